@@ -1,0 +1,20 @@
+// The job of HAVM_ASSERT: stop the process when the program is wrong (a bug), in every build type.
+// High availability survives a stopped process; it does not survive a process that goes on with a
+// broken invariant. Expected failures are not bugs: they are a Result (see result.hpp).
+#pragma once
+
+#include <source_location>
+
+namespace havm {
+
+// Prints condition, message and place on stderr, then aborts. Never returns.
+[[noreturn]] void assertion_failed(const char* condition, const char* message,
+                                   const std::source_location& place);
+
+}  // namespace havm
+
+#define HAVM_ASSERT(condition, message)                                                     \
+  do {                                                                                      \
+    if (!(condition)) [[unlikely]]                                                          \
+      ::havm::assertion_failed(#condition, message, std::source_location::current());       \
+  } while (false)
