@@ -5,8 +5,8 @@
 // Guarantees
 //  1. Two conflicting requests (overlapping, at least one exclusive) are never granted together.
 //  2. A request waits only for conflicting requests that arrived before it, granted or queued: no
-//  wait
-//     cycle, no starvation, and conflicting requests are granted in the order of their arrival.
+//     wait cycle, no starvation, and conflicting requests are granted in the order of their
+//     arrival.
 //  3. Requests that conflict with nothing before them are granted at once.
 // Offsets and lengths in bytes, length ≥ 1. Ids are chosen by the caller and unique among those
 // present. Cost: O(log n + requests near the range).
@@ -45,20 +45,24 @@ class RangeLock {
   [[nodiscard]] std::size_t queued() const { return queued_; }
 
  private:
+  struct Waiter {
+    RangeLockId id;
+    std::uint64_t arrival = 0;
+  };
   struct Request {
     std::uint64_t offset = 0;
     std::uint64_t length = 0;
     RangeLockKind kind = RangeLockKind::shared;
     std::uint64_t arrival = 0;
-    std::size_t blockers = 0;               // earlier conflicting requests still present
-    std::vector<RangeLockId> waiting_here;  // later ones that count this one as a blocker
+    std::size_t blockers = 0;          // earlier conflicting requests still present
+    std::vector<Waiter> waiting_here;  // later ones that count this one as a blocker
   };
   using PlaceKey = std::pair<std::uint64_t, std::uint64_t>;  // offset, arrival
 
   std::unordered_map<RangeLockId, Request> requests_;
   std::map<PlaceKey, RangeLockId> by_place_;
   std::uint64_t next_arrival_ = 0;
-  std::uint64_t longest_length_ = 0;  // of any request present; bounds the search to the left
+  std::uint64_t longest_length_ = 0;  // at least that of any request present: bounds the search
   std::size_t queued_ = 0;
 };
 

@@ -2,16 +2,15 @@
 //
 // Guarantees beside those of ReplicaDisk
 //  1. While it is open no QEMU, qemu-img or other engine can open the image for writing
-//  (image_lock.hpp).
+//     (image_lock.hpp).
 //  2. Short transfers, EINTR and EAGAIN are finished here; `done` sees all or an error.
 //  3. The image is read and written with O_DIRECT where the filesystem allows it and the size is a
 //     multiple of what it needs; through the page cache otherwise (direct() tells which).
 //  4. zero() gives blocks back by punching when may_unmap, else zeroes them in place; where the
 //     filesystem cannot, zeroes are written.
 //  5. A flush is an fdatasync inside the ring, not in the engine's thread: a disk that hangs must
-//  not
-//     silence the leases and answers of the engine. A failed flush or FUA write makes every later
-//     flush fail with the same error: the kernel reports lost pages only once.
+//     not silence the leases and answers of the engine. A failed flush or FUA write makes every
+//     later flush fail with the same error: the kernel reports lost pages only once.
 // Operations in flight when the disk is destroyed finish and call `done`; the descriptor and the
 // image lock stay until the last of them.
 #pragma once

@@ -3,12 +3,10 @@
 //
 // Guarantees beside those of ReplicaDisk
 //  1. An operation takes effect when it completes, not when it is started (so a caller that reuses
-//  a
-//     buffer too early is seen), and in the order of starting unless it was held.
+//     a buffer too early is seen), and in the order of starting unless it was held.
 //  2. A failed operation changes nothing.
 //  3. flush makes durable exactly the writes and zeroes completed before it was called; FUA writes
-//  are
-//     durable when they complete.
+//     are durable when they complete.
 #pragma once
 
 #include <array>

@@ -5,11 +5,10 @@
 // Guarantees
 //  1. write() returns success only after the record is on stable storage.
 //  2. load() never invents a record: no usable slot is an Error. A torn newest slot gives the one
-//  before.
+//     before.
 //  3. One writer: while a RecordStore exists, no other can be created or loaded for the same file.
 //  4. After a failed write nothing can be said about which record is on disk: every later write
-//  fails,
-//     and the engine must stop and load again.
+//     fails, and the engine must stop and load again.
 // Blocking, milliseconds: transitions are rare. Movable. One thread.
 #pragma once
 

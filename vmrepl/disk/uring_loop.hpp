@@ -4,15 +4,13 @@
 //
 // Guarantees
 //  1. `done` of every operation is called exactly once, never from inside start(), on the executor,
-//  with
-//     what the kernel returned: a count ≥ 0 or a negative errno value. Exception: after the loop
-//     was destroyed it is not called; the destructor waits until the kernel touches no buffer any
-//     more.
+//     with what the kernel returned: a count ≥ 0 or a negative errno value. Exception: after the
+//     loop was destroyed it is not called; the destructor waits until the kernel touches no buffer
+//     any more.
 //  2. All operations started in one turn of the executor go to the kernel in one system call, and
 //     completions are taken in batches.
 //  3. More operations than the ring holds wait in order (at most waiting_max of them; more is a
-//  bug:
-//     every caller bounds its own requests far below).
+//     bug: every caller bounds its own requests far below).
 // One thread: the one that runs the executor.
 #pragma once
 

@@ -3,8 +3,7 @@
 //
 // Guarantees
 //  1. decode_header accepts exactly what encode_header can produce: magic, version, header CRC, a
-//  known
-//     type, known flags, and a payload length that this type can have. Anything else is a
+//     known type, known flags, and a payload length that this type can have. Anything else is a
 //     FrameFault.
 //  2. What one frame may carry is bounded by payload_bytes_max before anything is allocated for it.
 // Session, epoch and sequence are judged by the session, not here.

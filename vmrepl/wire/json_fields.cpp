@@ -1,0 +1,92 @@
+#include "vmrepl/wire/json_fields.hpp"
+
+#include <utility>
+
+namespace havm {
+
+JsonFields::JsonFields(const nlohmann::json& object, std::string what)
+    : object_(object), what_(std::move(what)) {
+  if (!object_.is_object()) problem_ = what_ + " is not a JSON object";
+}
+
+const nlohmann::json* JsonFields::find(const char* name) {
+  if (!object_.is_object()) return nullptr;
+  const auto it = object_.find(name);
+  if (it != object_.end()) return &*it;
+  reject(name, "is missing");
+  return nullptr;
+}
+
+std::string JsonFields::text(const char* name) {
+  const nlohmann::json* value = find(name);
+  if (value == nullptr) return {};
+  if (value->is_string()) return value->get<std::string>();
+  reject(name, "is not a string");
+  return {};
+}
+
+std::string JsonFields::text_not_empty(const char* name) {
+  std::string value = text(name);
+  if (value.empty()) reject(name, "is empty");
+  return value;
+}
+
+std::uint64_t JsonFields::number(const char* name) {
+  const nlohmann::json* value = find(name);
+  if (value == nullptr) return 0;
+  if (value->is_number_unsigned()) return value->get<std::uint64_t>();
+  reject(name, "is not a whole number from 0");
+  return 0;
+}
+
+bool JsonFields::flag(const char* name) {
+  const nlohmann::json* value = find(name);
+  if (value == nullptr) return false;
+  if (value->is_boolean()) return value->get<bool>();
+  reject(name, "is not true or false");
+  return false;
+}
+
+const nlohmann::json& JsonFields::array(const char* name, std::size_t entries_max) {
+  static const nlohmann::json nothing = nlohmann::json::array();
+  const nlohmann::json* value = find(name);
+  if (value == nullptr) return nothing;
+  if (!value->is_array()) {
+    reject(name, "is not an array");
+    return nothing;
+  }
+  if (value->size() > entries_max) {
+    reject(name, "has too many entries");
+    return nothing;
+  }
+  return *value;
+}
+
+std::optional<std::uint64_t> JsonFields::optional_number(const char* name) {
+  if (!object_.is_object()) return std::nullopt;
+  const auto it = object_.find(name);
+  if (it == object_.end() || it->is_null()) return std::nullopt;
+  return number(name);
+}
+
+void JsonFields::reject(const char* name, const char* how) {
+  if (problem_.empty()) problem_ = what_ + ": field '" + name + "' " + how;
+}
+
+Result<void> JsonFields::outcome() const {
+  if (!problem_.empty()) return Error(problem_, EINVAL);
+  return success();
+}
+
+Result<nlohmann::json> parse_json_object(std::string_view text, const std::string& what) {
+  nlohmann::json value = nlohmann::json::parse(text, nullptr, false);
+  if (value.is_discarded()) return Error(what + " is not valid JSON", EINVAL);
+  if (!value.is_object()) return Error(what + " is not a JSON object", EINVAL);
+  return value;
+}
+
+std::string dump_json(const nlohmann::json& value) {
+  return value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
+}  // namespace havm
