@@ -48,8 +48,13 @@ struct HttpEndpoint {
   [[nodiscard]] std::string text() const;  // for messages
 };
 
+// "/v1/vms/web%201" from {"v1","vms","web 1"}: the target of a request, each segment percent-encoded.
+std::string http_target(const std::vector<std::string>& segments);
+
 // Serves until destroyed. Keep-alive; bodies ≤ 4 MiB; at most 256 connections; malformed JSON gets 400
-// without calling the handler; an exception of the handler is a 500 with its text.
+// without calling the handler; an exception of the handler is a 500 with its text. Destroying it closes every
+// connection at once; a handler that is still running goes on to its end and its answer is dropped, so what
+// a handler uses must live as long as the executor runs. All of it on the executor's one thread (or strand).
 class HttpServer {
  public:
   // Listens at once; a unix socket gets `unix_mode` and replaces a stale file (not a live server).
@@ -57,10 +62,14 @@ class HttpServer {
                                                     const HttpEndpoint& endpoint, HttpHandler handler,
                                                     unsigned unix_mode = 0600);
   virtual ~HttpServer() = default;
+  // Where it listens; for TCP port 0 the port that the kernel chose.
+  [[nodiscard]] virtual HttpEndpoint endpoint() const = 0;
 };
 
 // One peer; keeps its connection and reopens it when needed. A request whose connection fails after it
-// was sent is NOT retried (the outcome is unknown to the caller). Calls may overlap; they are queued.
+// was sent is NOT retried (the outcome is unknown to the caller). Calls may overlap; they are queued, in
+// order, at most 1024. Destroying it ends every call with an Error (ECANCELED). A TCP address must be
+// numeric: a slow name server must not delay a failover. All of it on the executor's one thread (or strand).
 class HttpClient {
  public:
   static std::unique_ptr<HttpClient> create(boost::asio::any_io_executor executor, HttpEndpoint endpoint);
