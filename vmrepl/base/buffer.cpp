@@ -20,8 +20,8 @@ namespace {
 
 constexpr std::size_t smallest_class_bytes = 4096;
 constexpr std::size_t largest_class_bytes = std::size_t{32} << 20;
-// Free memory kept for reuse, per thread. Enough for a full window of requests of one engine; what is
-// freed beyond it goes back to the allocator.
+// Free memory kept for reuse, per thread. Enough for a full window of requests of one engine; what
+// is freed beyond it goes back to the allocator.
 constexpr std::size_t pooled_bytes_max = std::size_t{64} << 20;
 constexpr std::size_t class_count = static_cast<std::size_t>(
     std::countr_zero(largest_class_bytes) - std::countr_zero(smallest_class_bytes) + 1);
@@ -39,21 +39,22 @@ std::size_t class_of(std::size_t block) {
 }
 
 std::byte* allocate_block(std::size_t block) {
-  void* memory = ::operator new(block, std::align_val_t{Buffer::alignment_bytes}, std::nothrow);
+  void* memory = ::operator new (block, std::align_val_t{Buffer::alignment_bytes}, std::nothrow);
   HAVM_ASSERT(memory != nullptr, "no memory left for a request buffer");
   return static_cast<std::byte*>(memory);
 }
 
 void free_block(std::byte* memory) {
   ASAN_UNPOISON_MEMORY_REGION(memory, 1);
-  ::operator delete(memory, std::align_val_t{Buffer::alignment_bytes});
+  ::operator delete (memory, std::align_val_t{Buffer::alignment_bytes});
 }
 
-// Set when the thread's pool is gone: a Buffer in a longer-lived object then frees its block directly.
+// Set when the thread's pool is gone: a Buffer in a longer-lived object then frees its block
+// directly.
 thread_local bool pool_is_gone = false;
 
-// The free blocks of one thread. A block is poisoned while it is here, so that the address sanitizer
-// still sees a use after the end of its Buffer.
+// The free blocks of one thread. A block is poisoned while it is here, so that the address
+// sanitizer still sees a use after the end of its Buffer.
 class Pool {
  public:
   Pool() = default;
@@ -62,7 +63,8 @@ class Pool {
   ~Pool() {
     pool_is_gone = true;
     for (std::size_t i = 0; i < class_count; ++i)
-      for (std::byte* memory : free_[i]) release(memory, smallest_class_bytes << i);
+      for (std::byte* memory : free_[i])
+        release(memory, smallest_class_bytes << i);
   }
 
   std::byte* take(std::size_t block) {
@@ -132,6 +134,8 @@ Buffer& Buffer::operator=(Buffer&& other) noexcept {
   return *this;
 }
 
-Buffer::~Buffer() { return_block(data_, size_); }
+Buffer::~Buffer() {
+  return_block(data_, size_);
+}
 
 }  // namespace havm
