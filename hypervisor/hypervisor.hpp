@@ -31,7 +31,18 @@ struct DomainInfo {
 };
 
 struct DomainEvent {
-  enum class Kind { defined, undefined, started, suspended, resumed, stopped, shutdown, io_error, crashed };
+  enum class Kind {
+    defined,
+    undefined,
+    started,
+    suspended,
+    resumed,
+    stopped,
+    shutdown,
+    io_error,
+    crashed,       // the guest's kernel panicked (pvpanic)
+    control_error  // libvirt lost QEMU's monitor; says nothing about the guest, look at the process
+  };
   Kind kind;
   std::string domain;
   std::string detail;  // libvirt's detail in words: "booted", "destroyed", "I/O error on vda", …
