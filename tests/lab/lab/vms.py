@@ -6,7 +6,7 @@ import sys
 from .domain import DISK_BYTES, disk_path, domain_xml
 from .host import Host
 from .lab import Lab
-from .procs import wait_until
+from .procs import LabError, wait_until
 from .verdict import GuestStory, guest_story
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "guest"))
@@ -17,8 +17,11 @@ BOOT_S = 120
 
 
 def guest_description(vm: str, pace_ms: int = 25) -> dict:
-    return {**guest_build.build(), "command_line": guest_build.command_line(vm, pace_ms),
-            "accelerator": guest_build.accelerator()}
+    try:
+        return {**guest_build.build(), "command_line": guest_build.command_line(vm, pace_ms),
+                "accelerator": guest_build.accelerator()}
+    except guest_build.GuestError as error:
+        raise LabError(f"no guest: {error}") from error
 
 
 def create_disk(host: Host, vm: str, size: int = DISK_BYTES) -> pathlib.Path:
