@@ -1,0 +1,34 @@
+// The job of Policy: what the administrator wants havm to do with one VM when something happens, read from
+// JSON (conf/policy.example.json, conf/schema/policy-1.json). A missing key means its default here.
+// Data and text; any thread.
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+
+#include "agent/policy/findings.hpp"
+
+namespace havm {
+
+enum class FailoverMode { automatic, manual };
+enum class OnPeerLoss { go_on, freeze };          // "continue": one replica is enough to go on
+enum class OnGuestShutdown { stay_off, restart };
+
+struct Policy {
+  static constexpr int version = 1;
+  FailoverMode failover_mode = FailoverMode::automatic;
+  OnPeerLoss on_peer_loss = OnPeerLoss::go_on;
+  OnGuestShutdown on_guest_shutdown = OnGuestShutdown::stay_off;
+  std::optional<std::string> preferred_node;
+  bool operator==(const Policy&) const = default;
+};
+
+// Every mistake becomes a finding; nullopt when there is one.
+std::optional<Policy> parse_policy(const std::string& text, Findings& findings);
+std::optional<Policy> policy_from_json(const nlohmann::json& document, Findings& findings);
+
+// With every key, also those that have their default.
+nlohmann::json policy_to_json(const Policy& policy);
+
+}  // namespace havm
