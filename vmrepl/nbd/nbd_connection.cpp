@@ -22,6 +22,8 @@ constexpr std::size_t receive_window_bytes = 16 * nbd_request_bytes;
 constexpr std::size_t hole_bytes_min = 4096;
 // Pieces of one send; Asio passes on no more than 64 to the kernel.
 constexpr std::size_t pieces_max = 64;
+// A client that does nothing but wrong fills no log.
+constexpr std::uint32_t refusals_logged_max = 10;
 
 bool reads_as_zeroes(const Buffer& data) {
   return data.size() >= hole_bytes_min && data.data()[0] == std::byte{0} &&
@@ -58,8 +60,8 @@ NbdConnection::NbdConnection(Socket socket, BlockService& service, NbdExport ser
   pieces_.reserve(pieces_max);
 }
 
-void NbdConnection::start() {
-  handshake_timer_.expires_after(nbd_handshake_timeout);
+void NbdConnection::start(std::chrono::milliseconds handshake_timeout) {
+  handshake_timer_.expires_after(handshake_timeout);
   handshake_timer_.async_wait([self = shared_from_this()](const ErrorCode& error) {
     if (!error && !self->is_client()) self->end_with("the handshake took too long", true);
   });
@@ -237,16 +239,24 @@ void NbdConnection::execute(Incoming incoming) {
                     chunk ? nbd_no_data(request.cookie) : nbd_simple_success(request.cookie));
     }
     case NbdAction::refuse:
-      spdlog::warn("{}: NBD request refused: {} (command {}, flags {}, offset {}, length {})",
-                   label_, incoming.verdict.reason, request.command, request.flags, request.offset,
-                   request.length);
-      return answer(request, nbd_failure(request.cookie, agreement_->structured_replies,
-                                         incoming.verdict.error, incoming.verdict.reason));
+      return refuse(incoming);
     case NbdAction::disconnect:
     case NbdAction::drop:
       break;
   }
   HAVM_ASSERT(false, "an action that has no request");
+}
+
+void NbdConnection::refuse(const Incoming& incoming) {
+  const NbdRequest& request = incoming.request;
+  const NbdVerdict& verdict = incoming.verdict;
+  if (++refusals_ <= refusals_logged_max)
+    spdlog::warn("{}: NBD request refused: {} (command {}, flags {}, offset {}, length {}){}",
+                 label_, verdict.reason, request.command, request.flags, request.offset,
+                 request.length,
+                 refusals_ == refusals_logged_max ? "; further ones are not logged" : "");
+  answer(request, nbd_failure(request.cookie, agreement_->structured_replies, verdict.error,
+                              verdict.reason));
 }
 
 void NbdConnection::submit(BlockOp op, Incoming incoming) {

@@ -7,11 +7,10 @@
 //     between "header read" and "reply sent". Beyond that the socket is not read (the client
 //     waits), but the client's end is still noticed.
 //  2. A payload is received into the Buffer that the service gets, and sent from the Buffer that
-//  the
-//     service filled. Only what came in the same receive as a header (receive_window_bytes at most)
-//     is copied.
+//     the service filled. Only what came in the same receive as a header (receive_window_bytes at
+//     most) is copied.
 //  3. One receive and one send are under way at a time; replies that come up meanwhile leave
-//  together.
+//     together.
 //  4. After close() nothing is called: not the service, not the owner. A late `done` is ignored.
 // Lives as long as the owner or an operation under way holds it. One thread.
 #pragma once
@@ -42,7 +41,6 @@ namespace havm {
 
 inline constexpr std::size_t nbd_in_flight_requests_max = 128;
 inline constexpr std::size_t nbd_in_flight_bytes_max = 2 * std::size_t{nbd_payload_bytes_max};
-inline constexpr std::chrono::seconds nbd_handshake_timeout{10};
 
 class NbdConnection final : public std::enable_shared_from_this<NbdConnection> {
  public:
@@ -61,7 +59,7 @@ class NbdConnection final : public std::enable_shared_from_this<NbdConnection> {
   NbdConnection(Socket socket, BlockService& service, NbdExport served, std::string label,
                 Owner& owner);
 
-  void start();
+  void start(std::chrono::milliseconds handshake_timeout);
   void close();
   // The handshake is over: it may send requests.
   [[nodiscard]] bool is_client() const { return agreement_.has_value(); }
@@ -92,6 +90,7 @@ class NbdConnection final : public std::enable_shared_from_this<NbdConnection> {
   bool process_request();
   void fill_payload();
   void execute(Incoming incoming);
+  void refuse(const Incoming& incoming);
   void submit(BlockOp op, Incoming incoming);
   void completed(std::unique_ptr<BlockRequest> request, int error, std::uint64_t cookie);
   void answer(const NbdRequest& request, NbdReply reply);
@@ -127,6 +126,8 @@ class NbdConnection final : public std::enable_shared_from_this<NbdConnection> {
 
   std::size_t in_flight_requests_ = 0;
   std::size_t in_flight_bytes_ = 0;
+
+  std::uint32_t refusals_ = 0;
 
   bool closed_ = false;
   bool receiving_ = false;

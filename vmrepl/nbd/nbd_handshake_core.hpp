@@ -3,14 +3,11 @@
 //
 // Guarantees
 //  1. Input is consumed in whole messages; what follows the last message of the handshake is left
-//  alone
-//     (it is the first request).
+//     alone (it is the first request).
 //  2. No input makes it read out of bounds, and what a client can make it hold or answer is bounded
-//  by
-//     nbd_option_bytes_max and nbd_options_max.
+//     by nbd_option_bytes_max and nbd_options_max.
 //  3. Malformed options are answered with an error and the haggling goes on; only broken framing,
-//  an
-//     unknown client flag or a limit ends it.
+//     an unknown client flag or a limit ends it.
 // Block sizes are always told (NBD_INFO_BLOCK_SIZE) and enforced later with EINVAL. A client that
 // never learns them, because it used EXPORT_NAME, is let in: old clients align to 512 or 4096
 // anyway. TLS is refused (ERR_UNSUP): the socket is a unix socket with the rights of a file.

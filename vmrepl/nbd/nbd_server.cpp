@@ -130,7 +130,7 @@ void NbdServer::Impl::accepted(NbdConnection::Socket socket) {
   NbdExport served{options.export_name, service.size_bytes(), service.alignment_bytes()};
   connections.push_back(std::make_shared<NbdConnection>(std::move(socket), service,
                                                         std::move(served), options.label, *this));
-  connections.back()->start();
+  connections.back()->start(options.handshake_timeout);
 }
 
 void NbdServer::Impl::connection_closed(NbdConnection& connection) {

@@ -4,18 +4,17 @@
 // Guarantees
 //  1. A request reaches the service only when it is valid: inside the disk, aligned, known flags.
 //  2. The reply of a request is sent only after its `done`; an error of the service is told as it
-//  is.
+//     is.
 //  3. A request that the service holds is never failed: it stays unanswered, and stop() or the
-//  client's
-//     end drops its connection. A `done` that comes after that does nothing.
+//     client's end drops its connection. A `done` that comes after that does nothing.
 //  4. stop() returns with the socket file gone, no connection open, and no further call of the
-//  service
-//     or of on_clients_changed. start() and stop() may alternate for ever.
+//     service or of on_clients_changed. start() and stop() may alternate for ever.
 //  5. What one connection may occupy is bounded (nbd_connection.hpp); so are the connections.
 // The service outlives the server. One thread: that of the io_context. Both on_clients_changed and
 // the service may call stop() from inside a call of this server, but may not destroy it there.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <functional>
 #include <memory>
@@ -36,6 +35,8 @@ struct NbdServerOptions {
   // Clients ask for this name or for the default export "".
   std::string export_name;
   mode_t socket_mode = 0600;
+  // A connection that is no client after this time is dropped.
+  std::chrono::milliseconds handshake_timeout{10'000};
   // Named in messages: which disk of which VM this is.
   std::string label;
 };
