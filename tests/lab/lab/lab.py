@@ -11,6 +11,7 @@ import pathlib
 import re
 import shutil
 import subprocess
+import time
 
 from . import procs
 from .history import HISTORY_NAME, HistoryTail, HistoryWriter, read_history
@@ -20,6 +21,8 @@ from .procs import LabError, wait_until
 
 PREFIX = "havm-lab-"
 MAX_NAME = 24
+CABLES_BEFORE_POWER_S = 0.3
+MAX_EVIDENCE_BYTES = 64 << 20
 MACHINE_BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
@@ -131,9 +134,13 @@ class Lab:
         self.mark("boot", host=host.name)
 
     def power_cut(self, host: Host) -> int:
-        """Links down first (a dying host says no goodbye), then SIGKILL of everything on it. Returns the cut's BOOTTIME ns."""
+        """Links down first (a dying host says no goodbye), then SIGKILL of everything on it. Returns the cut's BOOTTIME ns.
+
+        In the moment between the two an honest host acknowledges nothing that its partner lacks; what a dishonest one
+        acknowledges then is lost, and counted."""
         self.network.set_host(host.name, False)
         cut_ns = self.mark("cut", host=host.name)
+        time.sleep(CABLES_BEFORE_POWER_S)
         host.kill_all()
         self.mark("dead", host=host.name)
         return cut_ns
@@ -218,5 +225,25 @@ class Lab:
     def history(self) -> list[dict]:
         return read_history(self.history_path)
 
+    def save_evidence(self, target: pathlib.Path) -> None:
+        """Copies the history and every log to a directory that outlives the lab."""
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir(parents=True)
+        sources = {"history.jsonl": self.history_path, "log": self.dir / "log", "hosts.json": self.dir / "hosts.json"}
+        for host in self.hosts.values():
+            sources[f"{host.name}-log"] = host.dir / "log"
+            sources[f"{host.name}-libvirt"] = host.dir / "log-libvirt"
+            sources[f"{host.name}-havm"] = host.dir / "lib-havm"
+        for name, source in sources.items():
+            if source.is_dir():
+                shutil.copytree(source, target / name, ignore_dangling_symlinks=True, copy_function=_copy_if_small)
+            elif source.exists():
+                shutil.copy(source, target / name)
+
     def tail(self) -> HistoryTail:
         return HistoryTail(self.history_path)
+
+
+def _copy_if_small(source: str, target: str) -> None:
+    if os.path.isfile(source) and os.stat(source).st_size <= MAX_EVIDENCE_BYTES:
+        shutil.copy(source, target)
