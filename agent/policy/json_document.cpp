@@ -104,9 +104,8 @@ const json& resolved(const json& root, const json& schema) {
 const json* schema_of_member(const json& root, const json& schema, const std::string& key) {
   if (schema.contains("properties") && schema.at("properties").contains(key))
     return &resolved(root, schema.at("properties").at(key));
-  if (schema.contains("patternProperties"))  // ours have one pattern at most
-    return &resolved(root, schema.at("patternProperties").front());
-  return nullptr;
+  const auto others = schema.find("additionalProperties");
+  return others != schema.end() && others->is_object() ? &resolved(root, *others) : nullptr;
 }
 
 // The schema that applies at a place, or null when the place is unknown to the schema.
@@ -126,16 +125,14 @@ std::string description_of(const json& schema) {
   return schema.value("description", std::string("another value"));
 }
 
-bool key_known(const json& schema, const std::string& key) {
-  if (schema.contains("properties") && schema.at("properties").contains(key)) return true;
-  if (!schema.contains("patternProperties")) return !schema.contains("additionalProperties");
-  return std::regex_search(key, std::regex(schema.at("patternProperties").begin().key()));
-}
-
-std::string unknown_key_message(const json& schema, const std::string& key) {
-  if (schema.contains("patternProperties"))
-    return "expected " + description_of(schema.at("patternProperties").front()) +
-           "; this name is " + shown(key);
+// What is wrong with a key of an object, or "".
+std::string key_problem(const json& schema, const std::string& key) {
+  if (schema.contains("propertyNames")) {  // a map: any key of this form
+    const json& names = schema.at("propertyNames");
+    if (std::regex_search(key, std::regex(names.at("pattern").get<std::string>()))) return "";
+    return "expected " + description_of(names) + "; found " + shown(key);
+  }
+  if (!schema.contains("properties") || schema.at("properties").contains(key)) return "";
   std::vector<std::string> known;
   std::string all;
   for (const auto& property : schema.at("properties").items()) {
@@ -158,8 +155,9 @@ void check_keys(const json& root, const json& schema, const json& value, const s
   if (!value.is_object()) return;
   for (const auto& member : value.items()) {
     const std::string below = pointer_to(pointer, member.key());
-    if (!key_known(schema, member.key())) {
-      findings.add(below, unknown_key_message(schema, member.key()));
+    const std::string problem = key_problem(schema, member.key());
+    if (!problem.empty()) {
+      findings.add(below, problem);
     } else if (const json* sub = schema_of_member(root, schema, member.key())) {
       check_keys(root, *sub, member.value(), below, findings);
     }

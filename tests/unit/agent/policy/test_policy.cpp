@@ -1,0 +1,79 @@
+#include "agent/policy/policy.hpp"
+
+#include <gtest/gtest.h>
+
+#include "agent/policy/json_document.hpp"
+#include "tests/unit/agent/policy/finding_matchers.hpp"
+#include "vmrepl/base/files.hpp"
+
+namespace havm {
+namespace {
+
+using nlohmann::json;
+using testing::ElementsAre;
+using testing::UnorderedElementsAre;
+
+std::vector<Finding> check(const std::string& text) {
+  Findings findings;
+  const auto policy = parse_policy(text, findings);
+  EXPECT_EQ(policy.has_value(), findings.empty());
+  return findings.list();
+}
+
+TEST(Policy, OnlyTheVersionIsNeeded) {
+  Findings findings;
+  EXPECT_EQ(parse_policy(R"({"version": 1})", findings), Policy{});
+  EXPECT_THAT(check("{}"), ElementsAre(finding("", "the key \"version\" is missing")));
+}
+
+TEST(Policy, EveryCombinationSurvivesARoundTrip) {
+  for (const auto mode : {FailoverMode::automatic, FailoverMode::manual})
+    for (const auto loss : {OnPeerLoss::go_on, OnPeerLoss::freeze})
+      for (const auto off : {OnGuestShutdown::stay_off, OnGuestShutdown::restart})
+        for (const auto& node : {std::optional<std::string>(), std::optional<std::string>("b")}) {
+          const Policy policy{mode, loss, off, node};
+          Findings findings;
+          EXPECT_EQ(parse_policy(policy_to_json(policy).dump(), findings), policy);
+          EXPECT_THAT(texts(findings), ElementsAre());
+        }
+}
+
+TEST(Policy, WordsInTheFile) {
+  const Policy policy{FailoverMode::manual, OnPeerLoss::freeze, OnGuestShutdown::restart, "b"};
+  EXPECT_EQ(policy_to_json(policy), json::parse(R"({
+    "version": 1, "failover": {"mode": "manual"}, "replication": {"on_peer_loss": "freeze"},
+    "guest": {"on_guest_shutdown": "restart"}, "preferred_node": "b"})"));
+}
+
+TEST(Policy, EveryMistakeAtOnce) {
+  EXPECT_THAT(check(R"({"version": 7, "failover": {"mode": "automatic", "mod": 1},
+                        "replication": [], "geust": {}, "preferred_node": "B"})"),
+              UnorderedElementsAre(
+                  finding("/version", "found 7"), finding("/failover/mode", "found \"automatic\""),
+                  finding("/failover/mod", "did you mean \"mode\"?"),
+                  finding("/replication", "expected an object {\"on_peer_loss\"}"),
+                  finding("/geust", "did you mean \"guest\"?"),
+                  finding("/preferred_node", "found \"B\"")));
+}
+
+TEST(Policy, MalformedText) {
+  EXPECT_THAT(check("{\"version\": 1,}"), ElementsAre(finding("", "not valid JSON at line 1")));
+  EXPECT_THAT(check(R"({"version": 1, "version": 1})"), ElementsAre(finding("/version", "twice")));
+}
+
+TEST(Policy, ExampleFileIsTheDefault) {
+  const auto text = read_file(HAVM_SOURCE_DIR "/conf/policy.example.json");
+  ASSERT_TRUE(text.has_value());
+  Findings findings;
+  EXPECT_EQ(parse_policy(text.value(), findings), Policy{});
+  EXPECT_EQ(policy_to_json(Policy{}), json::parse(text.value()));
+}
+
+TEST(Policy, BuiltInSchemaIsTheFileOfConf) {
+  const auto text = read_file(HAVM_SOURCE_DIR "/conf/schema/policy-1.json");
+  ASSERT_TRUE(text.has_value());
+  EXPECT_EQ(text.value(), policy_schema);
+}
+
+}  // namespace
+}  // namespace havm
