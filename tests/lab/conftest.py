@@ -1,4 +1,5 @@
-"""What the lab's tests share: labs that always go away, their logs kept when a test fails, and --regex."""
+"""What the lab's tests share: labs that always go away, their logs kept when a test fails, and
+--regex."""
 
 import os
 import pathlib
@@ -18,7 +19,9 @@ EVIDENCE = HERE.parents[1] / "build" / "reports" / "lab"
 
 
 def pytest_addoption(parser):
-    parser.addoption("--regex", help="run only the tests whose name matches this regular expression")
+    parser.addoption(
+        "--regex", help="run only the tests whose name matches this regular expression"
+    )
 
 
 def pytest_collection_modifyitems(config, items):

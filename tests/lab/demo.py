@@ -1,9 +1,11 @@
 #!/usr/bin/python3
-"""The job of the demo is: to pull the plug of a host under a running, protected VM and to let the observer judge what was lost.
+"""The job of the demo is: to pull the plug of a host under a running, protected VM and to let the
+observer judge what was lost.
 
-Two lab hosts come up, a running VM is protected, host A loses its power at a random moment, host B takes over, host A returns and is
-brought in sync again. Exit status 0 only when the verdict is "pass": nothing acknowledged was lost, the VM never ran twice, the
-guest saw no I/O error, both replicas ended byte for byte equal, and the observer had enough evidence.
+Two lab hosts come up, a running VM is protected, host A loses its power at a random moment, host B
+takes over, host A returns and is brought in sync again. Exit status 0 only when the verdict is
+"pass": nothing acknowledged was lost, the VM never ran twice, the guest saw no I/O error, both
+replicas ended byte for byte equal, and the observer had enough evidence.
 
   --json   one object on standard output at the end (progress goes to standard error)
   --keep   leave the lab up (./dev lab down --name NAME removes it)
@@ -39,7 +41,8 @@ SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 
 
 class Progress:
-    """One line a step: what happens, a moving detail while it does on a terminal, the time it took at the end."""
+    """One line a step: what happens, a moving detail while it does on a terminal, the time it took
+    at the end."""
 
     def __init__(self, out):
         self._out = out
@@ -109,7 +112,9 @@ class Demo:
         self._return()
         return self._judge(accelerator)
 
-    def _wait_stamps(self, count: int, since_ns: int, host: str | None = None, deadline_s: float = vms.BOOT_S) -> None:
+    def _wait_stamps(
+        self, count: int, since_ns: int, host: str | None = None, deadline_s: float = vms.BOOT_S
+    ) -> None:
         def enough() -> bool:
             have = vms.stamps_since(self.lab, VM, since_ns, host)
             self.progress.detail(f"{have}/{count}")
@@ -124,7 +129,11 @@ class Demo:
     def _in_sync(self, host) -> bool:
         sync = self.product.dominfo(host, VM)["sync"]
         done, total = sync.get("done_bytes"), sync.get("total_bytes")
-        self.progress.detail(f"{sync['state']} {done * 100 // total} %" if done is not None and total else sync["state"])
+        self.progress.detail(
+            f"{sync['state']} {done * 100 // total} %"
+            if done is not None and total
+            else sync["state"]
+        )
         return sync["state"] == "in-sync"
 
     def _pull_the_plug(self) -> None:
@@ -132,7 +141,9 @@ class Demo:
         with self.progress.step("a random moment"):
             time.sleep(moment)  # the random moment itself; nothing is waited for
         self.cut_ns = self.lab.power_cut(self.lab.a)
-        self.progress.title("            ⚡ host a has lost its power: links down, then every process killed")
+        self.progress.title(
+            "            ⚡ host a has lost its power: links down, then every process killed"
+        )
 
     def _take_over(self) -> None:
         shown: set[int] = set()
@@ -141,7 +152,10 @@ class Demo:
             for event in self._events_since_cut():
                 if event["id"] not in shown:
                     shown.add(event["id"])
-                    self.progress.say(f"+{(event['time_ns'] - self.cut_ns) / 1e9:5.2f} s  {event['kind']}: {event['text']}")
+                    self.progress.say(
+                        f"+{(event['time_ns'] - self.cut_ns) / 1e9:5.2f} s  "
+                        f"{event['kind']}: {event['text']}"
+                    )
             self.progress.detail("")
             return any(event["kind"] == "vm-started" for event in self._events_since_cut())
 
@@ -159,10 +173,17 @@ class Demo:
             self._wait_stamps(STAMPS_AFTER, boottime_ns(), "b")
         with self.progress.step("shut down, to compare the replicas byte for byte"):
             self.product.havm(self.lab.b, "shutdown", VM)
-            wait_until(f"{VM} to be off", lambda: self.product.dominfo(self.lab.b, VM)["state"] == "shut off", OFF_S, 0.2)
+            wait_until(
+                f"{VM} to be off",
+                lambda: self.product.dominfo(self.lab.b, VM)["state"] == "shut off",
+                OFF_S,
+                0.2,
+            )
 
     def _events_since_cut(self) -> list[dict]:
-        return [event for event in self.product.events(self.lab.b, VM) if event["time_ns"] > self.cut_ns]
+        return [
+            event for event in self.product.events(self.lab.b, VM) if event["time_ns"] > self.cut_ns
+        ]
 
     def _judge(self, accelerator: str) -> dict:
         records = self.lab.history()
@@ -175,14 +196,23 @@ class Demo:
         return {**verdict, **self._phases(), "accelerator": accelerator}
 
     def _phases(self) -> dict:
-        """What havm did when, by its own events on host b; hosts of a lab share the clock. The verdict does not use them."""
+        """What havm did when, by its own events on host b; hosts of a lab share the clock. The
+        verdict does not use them."""
         at: dict[str, int] = {}
         for event in self._events_since_cut():
             at.setdefault(event["kind"], event["time_ns"])
         story = vms.story(self.lab, VM)
-        first_stamp = next((stamp.t for stamp in story.stamps if stamp.host == "b" and stamp.t > self.cut_ns), None)
-        grown = next((event["time_ns"] for event in self._events_since_cut()
-                      if event["kind"] == "grown" and event["time_ns"] > self.returned_ns), None)
+        first_stamp = next(
+            (stamp.t for stamp in story.stamps if stamp.host == "b" and stamp.t > self.cut_ns), None
+        )
+        grown = next(
+            (
+                event["time_ns"]
+                for event in self._events_since_cut()
+                if event["kind"] == "grown" and event["time_ns"] > self.returned_ns
+            ),
+            None,
+        )
 
         def seconds(start: int | None, end: int | None) -> float | None:
             return None if start is None or end is None else round((end - start) / 1e9, 3)
@@ -206,26 +236,46 @@ def replaced(options: list[str]) -> dict[str, str]:
 
 def tell(progress: Progress, result: dict) -> None:
     progress.title("")
-    for key, text in (("detect_s", "the partner was noticed to be lost after"), ("decide_s", "the register was swapped in"),
-                      ("lease_wait_s", "the old owner's lease was waited for"), ("start_s", "libvirt started the VM in"),
-                      ("guest_up_s", "the guest's kernel booted and stamped in"), ("started_s", "power cut to VM started on b"),
-                      ("resync_s", "host a's return to in sync")):
-        progress.title(f"   {text:<44} {'unknown' if result[key] is None else f'{result[key]:.2f} s'}")
-    progress.title(f"   {'acknowledged stamps lost':<44} {result['acked_lost']} of {result['acked_before_cut']}")
+    for key, text in (
+        ("detect_s", "the partner was noticed to be lost after"),
+        ("decide_s", "the register was swapped in"),
+        ("lease_wait_s", "the old owner's lease was waited for"),
+        ("start_s", "libvirt started the VM in"),
+        ("guest_up_s", "the guest's kernel booted and stamped in"),
+        ("started_s", "power cut to VM started on b"),
+        ("resync_s", "host a's return to in sync"),
+    ):
+        progress.title(
+            f"   {text:<44} {'unknown' if result[key] is None else f'{result[key]:.2f} s'}"
+        )
+    progress.title(
+        f"   {'acknowledged stamps lost':<44} "
+        f"{result['acked_lost']} of {result['acked_before_cut']}"
+    )
     progress.title(f"   {'ran twice':<44} {'YES' if result['ran_twice'] else 'no'}")
-    progress.title(f"   {'replicas identical at the end':<44} {'yes' if result['replicas_identical'] else 'NO'}")
+    progress.title(
+        f"   {'replicas identical at the end':<44} "
+        f"{'yes' if result['replicas_identical'] else 'NO'}"
+    )
     for reason in result["reasons"]:
         progress.title(f"   ! {reason}")
     progress.title(f"   verdict: {result['verdict']}")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="dev demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="dev demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--keep", action="store_true")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
-    parser.add_argument("--replace", action="append", default=[], metavar="PROGRAM=FILE",
-                        help="play with another build of one program, for instance a deliberately broken one")
+    parser.add_argument(
+        "--replace",
+        action="append",
+        default=[],
+        metavar="PROGRAM=FILE",
+        help="play with another build of one program, for instance a deliberately broken one",
+    )
     options = parser.parse_args()
     progress = Progress(sys.stderr if options.json else sys.stdout)
     progress.title(f"havm demo: pull the plug (--seed {options.seed})")
@@ -233,7 +283,10 @@ def main() -> int:
     lab = Lab(f"demo-{random.SystemRandom().randrange(1 << 24):06x}")
     try:
         lab.up(keep=options.keep, boot=False)
-        result = {**Demo(lab, progress, random.Random(options.seed)).play(replaced(options.replace)), "seed": options.seed}
+        result = {
+            **Demo(lab, progress, random.Random(options.seed)).play(replaced(options.replace)),
+            "seed": options.seed,
+        }
         tell(progress, result)
     except BaseException:
         lab.save_evidence(EVIDENCE)
@@ -241,7 +294,10 @@ def main() -> int:
         raise
     finally:
         if options.keep:
-            progress.title(f"lab '{lab.name}' is kept in {lab.dir}; remove it with: ./dev lab down --name {lab.name}")
+            progress.title(
+                f"lab '{lab.name}' is kept in {lab.dir}; "
+                f"remove it with: ./dev lab down --name {lab.name}"
+            )
         else:
             lab.down()
     if options.json:

@@ -1,4 +1,5 @@
-"""The job of Scene is: what most lab tests begin with, two hosts, havm on both, one protected VM that stamps, in sync."""
+"""The job of Scene is: what most lab tests begin with, two hosts, havm on both, one protected VM
+that stamps, in sync."""
 
 import pathlib
 import subprocess
@@ -15,7 +16,8 @@ from lab.product import Product  # noqa: E402
 from lab.verdict import ENOUGH_STAMPS, judge  # noqa: E402
 
 TAKEOVER_S = 120
-# More than the lease of the default profile (6 s): whatever needs a lease would have stopped by then
+# More than the lease of the default profile (6 s): whatever needs a lease would have stopped by
+# then
 LONGER_THAN_LEASE_S = 8
 
 
@@ -41,23 +43,38 @@ class Scene:
         self.stamps(ENOUGH_STAMPS + 10, since_ns=boottime_ns())
         return self
 
-    # --- waiting -------------------------------------------------------------------------------------------------------
+    # --- waiting ----------------------------------------------------------------------------------
 
-    def stamps(self, count: int, *, since_ns: int, host: Host | None = None, deadline_s: float = TAKEOVER_S) -> None:
-        vms.wait_stamps(self.lab, self.VM, count, since_ns=since_ns, host=host.name if host else None, deadline_s=deadline_s)
+    def stamps(
+        self, count: int, *, since_ns: int, host: Host | None = None, deadline_s: float = TAKEOVER_S
+    ) -> None:
+        vms.wait_stamps(
+            self.lab,
+            self.VM,
+            count,
+            since_ns=since_ns,
+            host=host.name if host else None,
+            deadline_s=deadline_s,
+        )
 
     def in_sync(self, host: Host, deadline_s: float = 180) -> None:
-        wait_until(f"{self.VM} to be in sync, seen from host {host.name}",
-                   lambda: self.info(host)["sync"]["state"] == "in-sync", deadline_s, 0.3)
+        wait_until(
+            f"{self.VM} to be in sync, seen from host {host.name}",
+            lambda: self.info(host)["sync"]["state"] == "in-sync",
+            deadline_s,
+            0.3,
+        )
 
     def off(self, host: Host) -> None:
         wait_until(f"{self.VM} to be off", lambda: self.info(host)["state"] == "shut off", 60, 0.2)
 
     def stamps_for(self, seconds: float, host: Host) -> None:
         """The guest must go on on this host: stamps later than `seconds` from now."""
-        self.stamps(10, since_ns=boottime_ns() + int(seconds * 1e9), host=host, deadline_s=seconds + 60)
+        self.stamps(
+            10, since_ns=boottime_ns() + int(seconds * 1e9), host=host, deadline_s=seconds + 60
+        )
 
-    # --- looking -------------------------------------------------------------------------------------------------------
+    # --- looking ----------------------------------------------------------------------------------
 
     def info(self, host: Host) -> dict:
         return self.product.dominfo(host, self.VM)
@@ -76,7 +93,11 @@ class Scene:
 
     def longest_silence_s(self, since_ns: int, until_ns: int) -> float:
         """The longest time without a stamp in this interval."""
-        times = [stamp.t for stamp in vms.story(self.lab, self.VM).stamps if since_ns <= stamp.t <= until_ns]
+        times = [
+            stamp.t
+            for stamp in vms.story(self.lab, self.VM).stamps
+            if since_ns <= stamp.t <= until_ns
+        ]
         edges = [since_ns, *times, until_ns]
         return max(later - earlier for earlier, later in zip(edges, edges[1:])) / 1e9
 

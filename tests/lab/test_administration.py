@@ -1,4 +1,5 @@
-"""What a person does to a protected VM: moves it by hand, starts it the wrong way, stops it, takes the protection back."""
+"""What a person does to a protected VM: moves it by hand, starts it the wrong way, stops it, takes
+the protection back."""
 
 import filecmp
 import hashlib
@@ -39,7 +40,8 @@ def test_virsh_start_on_the_wrong_host_is_refused(scene):
 
 
 def test_virsh_start_behind_the_hook_fails_at_the_disk(scene):
-    """Somebody removed the hook: the partner's engine serves no disk, so the VM cannot start there either."""
+    """Somebody removed the hook: the partner's engine serves no disk, so the VM cannot start there
+    either."""
     (scene.b.dir / "etc-libvirt" / "hooks" / "qemu.d" / "50-havm").write_text("#!/bin/sh\nexit 0\n")
     refused = scene.b.virsh("start", scene.VM, check=False)
     assert refused.returncode == 1 and not scene.b.qemu_pids(scene.VM), refused.stdout
@@ -63,12 +65,16 @@ def test_unprotect_gives_back_identical_data(scene):
     scene.off(scene.a)
     acked = scene.last_acked()
     before = digest(scene.image(scene.a))
-    assert filecmp.cmp(scene.image(scene.a), scene.image(scene.b), shallow=False), "the replicas differ"
+    assert filecmp.cmp(
+        scene.image(scene.a), scene.image(scene.b), shallow=False
+    ), "the replicas differ"
     scene.havm(scene.a, "unprotect", scene.VM)
     assert digest(scene.image(scene.a)) == before
     xml = scene.a.virsh("dumpxml", "--inactive", scene.VM).stdout
     assert f"<source file='{disk_path(scene.VM)}'/>" in xml and "protocol='nbd'" not in xml
-    assert scene.b.virsh("domstate", scene.VM, check=False).returncode == 1, "still defined on host b"
+    assert (
+        scene.b.virsh("domstate", scene.VM, check=False).returncode == 1
+    ), "still defined on host b"
     since = boottime_ns()
     scene.a.virsh("start", scene.VM)
     scene.stamps(5, since_ns=since, host=scene.a)
@@ -97,4 +103,9 @@ def test_both_replicas_are_equal_after_a_shutdown(scene):
     scene.stamps(200, since_ns=boottime_ns(), host=scene.a)
     scene.havm(scene.a, "shutdown", scene.VM)
     scene.off(scene.a)
-    wait_until("both replicas to be equal", lambda: filecmp.cmp(scene.image(scene.a), scene.image(scene.b), shallow=False), 20, 1)
+    wait_until(
+        "both replicas to be equal",
+        lambda: filecmp.cmp(scene.image(scene.a), scene.image(scene.b), shallow=False),
+        20,
+        1,
+    )

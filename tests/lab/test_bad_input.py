@@ -1,4 +1,5 @@
-"""Bad input: each a clear error on standard error, exit status 1, and nothing changed on either host or at the witness."""
+"""Bad input: each a clear error on standard error, exit status 1, and nothing changed on either
+host or at the witness."""
 
 import contextlib
 import json
@@ -36,15 +37,26 @@ def state_of(scene) -> dict:
     state = {}
     for host in scene.lab.hosts.values():
         names = host.virsh("list", "--all", "--name").stdout.split()
-        state[host.name, "domains"] = {name: host.virsh("dumpxml", "--inactive", name).stdout for name in names}
+        state[host.name, "domains"] = {
+            name: host.virsh("dumpxml", "--inactive", name).stdout for name in names
+        }
         state[host.name, "states"] = {name: host.virsh("domstate", name).stdout for name in names}
-        files = host.exec(["find", "/var/lib/havm/vms", IMAGES, "/run/havm/vms", "-printf", "%p %s %m\n"], check=False).stdout
+        files = host.exec(
+            ["find", "/var/lib/havm/vms", IMAGES, "/run/havm/vms", "-printf", "%p %s %m\n"],
+            check=False,
+        ).stdout
         state[host.name, "files"] = sorted(files.splitlines())
         state[host.name, "engines"] = host.pids_of("havm-repl")
     url = f"http://{ADDRESSES['lan']['w']}:{WITNESS_PORT}/v1/clusters/lab/registers"
-    code = f"import urllib.request; print(urllib.request.urlopen({url!r}, timeout=10).read().decode())"
-    asked = subprocess.run(["ip", "netns", "exec", scene.lab.network.namespaces["w"], "/usr/bin/python3", "-c", code],
-                           capture_output=True, text=True, check=True)
+    code = (
+        f"import urllib.request; print(urllib.request.urlopen({url!r}, timeout=10).read().decode())"
+    )
+    asked = subprocess.run(
+        ["ip", "netns", "exec", scene.lab.network.namespaces["w"], "/usr/bin/python3", "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     state["registers"] = sorted(json.loads(asked.stdout)["registers"])
     return state
 
@@ -74,8 +86,20 @@ def write(scene, name: str, text: str) -> str:
 PROTECT = ("protect", CASE, "--peer", "b")
 
 
-@pytest.mark.parametrize("verb", [["dominfo"], ["unprotect"], ["start"], ["shutdown"], ["destroy"], ["failover"], ["explain"],
-                                  ["protect", "--peer", "b"]], ids=lambda verb: verb[0])
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ["dominfo"],
+        ["unprotect"],
+        ["start"],
+        ["shutdown"],
+        ["destroy"],
+        ["failover"],
+        ["explain"],
+        ["protect", "--peer", "b"],
+    ],
+    ids=lambda verb: verb[0],
+)
 def test_unknown_vm(world, verb):
     refused(world, verb[0], "nope", *verb[1:], says=["failed to get domain 'nope'"])
 
@@ -103,7 +127,9 @@ def test_bad_policy(world, name):
 
 
 def test_policy_file_missing(world):
-    refused(world, *PROTECT, "--policy", "/var/lib/havm/none.json", says=["/var/lib/havm/none.json"])
+    refused(
+        world, *PROTECT, "--policy", "/var/lib/havm/none.json", says=["/var/lib/havm/none.json"]
+    )
 
 
 def test_disk_file_missing(world):
@@ -112,9 +138,15 @@ def test_disk_file_missing(world):
 
 
 def test_disk_file_busy(world):
-    server = world.a.spawn(["qemu-nbd", "-t", "-f", "raw", "-k", "/run/busy.sock", disk_path(CASE)], "qemu-nbd")
+    server = world.a.spawn(
+        ["qemu-nbd", "-t", "-f", "raw", "-k", "/run/busy.sock", disk_path(CASE)], "qemu-nbd"
+    )
     try:
-        wait_until("qemu-nbd to hold the image", lambda: world.a.exec(["test", "-S", "/run/busy.sock"], check=False).returncode == 0, 10)
+        wait_until(
+            "qemu-nbd to hold the image",
+            lambda: world.a.exec(["test", "-S", "/run/busy.sock"], check=False).returncode == 0,
+            10,
+        )
         refused(world, *PROTECT, says=[disk_path(CASE)])
     finally:
         world.a.exec(["pkill", "-x", "qemu-nbd"])
@@ -156,16 +188,28 @@ def test_partner_has_the_image_file_already(world):
         path.unlink()
 
 
-LUN = "<disk type='block' device='lun'><driver name='qemu' type='raw'/><source dev='/dev/sdz'/><target dev='sda' bus='scsi'/></disk>"
-PCI = ("<hostdev mode='subsystem' type='pci' managed='yes'><source><address domain='0' bus='0' slot='3' function='0'/></source>"
-       "</hostdev>")
-CDROM = "<disk type='file' device='cdrom'><driver name='qemu' type='raw'/>{source}<target dev='hda' bus='ide'/><readonly/></disk>"
+LUN = (
+    "<disk type='block' device='lun'><driver name='qemu' type='raw'/><source dev='/dev/sdz'/>"
+    "<target dev='sda' bus='scsi'/></disk>"
+)
+PCI = (
+    "<hostdev mode='subsystem' type='pci' managed='yes'>"
+    "<source><address domain='0' bus='0' slot='3' function='0'/></source>"
+    "</hostdev>"
+)
+CDROM = (
+    "<disk type='file' device='cdrom'><driver name='qemu' type='raw'/>{source}"
+    "<target dev='hda' bus='ide'/><readonly/></disk>"
+)
 DEVICES = {
     "shared-disk": ({"disk_extra": "<shareable/>"}, ["share", "vda"]),
     "readonly-disk": ({"disk_extra": "<readonly/>"}, ["read", "vda"]),
     "passthrough-disk": ({"devices_extra": LUN}, ["sda"]),
     "passthrough-device": ({"devices_extra": PCI}, ["host"]),
-    "cdrom-with-media": ({"devices_extra": CDROM.format(source=f"<source file='{IMAGES}/x.iso'/>")}, ["eject", "hda"]),
+    "cdrom-with-media": (
+        {"devices_extra": CDROM.format(source=f"<source file='{IMAGES}/x.iso'/>")},
+        ["eject", "hda"],
+    ),
 }
 
 
@@ -193,15 +237,29 @@ def test_unprotect_of_a_vm_that_is_not_protected(world):
     refused(world, "unprotect", CASE, says=[CASE, "not protected"])
 
 
-@pytest.mark.parametrize("argv", [["fly"], ["protect"], ["protect", CASE], ["dominfo", CASE, "--fly"], ["wait", CASE, "happy"]],
-                         ids=lambda argv: "-".join(argv))
+@pytest.mark.parametrize(
+    "argv",
+    [["fly"], ["protect"], ["protect", CASE], ["dominfo", CASE, "--fly"], ["wait", CASE, "happy"]],
+    ids=lambda argv: "-".join(argv),
+)
 def test_malformed_command(world, argv):
     refused(world, *argv, says=[])
 
 
 def test_no_permission(world):
-    done = world.a.exec(["setpriv", "--reuid", "nobody", "--regid", "nogroup", "--clear-groups", world.product.bin / "havm", "list"],
-                        check=False)
+    done = world.a.exec(
+        [
+            "setpriv",
+            "--reuid",
+            "nobody",
+            "--regid",
+            "nogroup",
+            "--clear-groups",
+            world.product.bin / "havm",
+            "list",
+        ],
+        check=False,
+    )
     assert done.returncode == 1 and done.stderr.startswith("error: "), (done.stdout, done.stderr)
     assert "permission" in done.stderr.lower(), done.stderr
 
@@ -209,7 +267,10 @@ def test_no_permission(world):
 def test_havmd_is_not_there(make_lab):
     scene = Scene(make_lab().up())
     done = scene.havm(scene.a, "list", check=False)
-    assert done.returncode == 1 and done.stderr.startswith("error: ") and "havmd" in done.stderr, (done.stdout, done.stderr)
+    assert done.returncode == 1 and done.stderr.startswith("error: ") and "havmd" in done.stderr, (
+        done.stdout,
+        done.stderr,
+    )
 
 
 def daemon_refuses(scene, config: dict | str, says: list[str]) -> None:
@@ -218,7 +279,9 @@ def daemon_refuses(scene, config: dict | str, says: list[str]) -> None:
     done = scene.a.exec([scene.product.bin / "havmd", "--config", path], check=False, timeout_s=30)
     assert done.returncode == 1, f"exit status {done.returncode}: {done.stdout}{done.stderr}"
     for part in says:
-        assert part.lower() in (done.stderr + done.stdout).lower(), f"'{part}' is not in: {done.stderr}{done.stdout}"
+        assert (
+            part.lower() in (done.stderr + done.stdout).lower()
+        ), f"'{part}' is not in: {done.stderr}{done.stdout}"
 
 
 def changed(scene, change) -> dict:
@@ -230,10 +293,16 @@ def changed(scene, change) -> dict:
 CONFIGS = {
     "unknown-key": (lambda config: config.update(witnes={"address": "10.10.2.9"}), ["witnes"]),
     "no-nodes": (lambda config: config.pop("nodes"), ["nodes"]),
-    "bad-address": (lambda config: config["nodes"]["a"]["links"].append("10.10.2.300"), ["10.10.2.300"]),
+    "bad-address": (
+        lambda config: config["nodes"]["a"]["links"].append("10.10.2.300"),
+        ["10.10.2.300"],
+    ),
     "bad-profile": (lambda config: config["timing"].update(profile="hurried"), ["profile"]),
     "not-this-host": (lambda config: config["nodes"].update(c=config["nodes"].pop("a")), ["a"]),
-    "impossible-timing": (lambda config: config["timing"].update(peer_timeout="100ms", lease="50ms"), ["lease"]),
+    "impossible-timing": (
+        lambda config: config["timing"].update(peer_timeout="100ms", lease="50ms"),
+        ["lease"],
+    ),
 }
 
 
@@ -249,8 +318,15 @@ def test_havmd_refuses_malformed_json(shared_scene):
 
 def test_havmd_whose_port_is_in_use(make_lab):
     scene = Scene(make_lab().up())
-    listener = scene.a.spawn(["/usr/bin/python3", "-c", "import socket, time; s = socket.socket(); "
-                              "s.bind(('0.0.0.0', 7602)); s.listen(); time.sleep(600)"], "listener")
+    listener = scene.a.spawn(
+        [
+            "/usr/bin/python3",
+            "-c",
+            "import socket, time; s = socket.socket(); "
+            "s.bind(('0.0.0.0', 7602)); s.listen(); time.sleep(600)",
+        ],
+        "listener",
+    )
     try:
         wait_until("the listener", lambda: ":7602" in scene.a.exec(["ss", "-ltn"]).stdout, 10)
         daemon_refuses(scene, scene.product.configuration(), ["7602"])
@@ -261,7 +337,20 @@ def test_havmd_whose_port_is_in_use(make_lab):
 
 def test_witness_whose_port_is_in_use(shared_scene):
     scene = shared_scene
-    argv = ["ip", "netns", "exec", scene.lab.network.namespaces["w"], str(scene.product.bin / "havm-witness"), "--listen",
-            f"{ADDRESSES['lan']['w']}:{WITNESS_PORT}", "--db", str(scene.lab.dir / "second.db")]
+    argv = [
+        "ip",
+        "netns",
+        "exec",
+        scene.lab.network.namespaces["w"],
+        str(scene.product.bin / "havm-witness"),
+        "--listen",
+        f"{ADDRESSES['lan']['w']}:{WITNESS_PORT}",
+        "--db",
+        str(scene.lab.dir / "second.db"),
+    ]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=30)
-    assert done.returncode == 1 and str(WITNESS_PORT) in done.stderr, (done.returncode, done.stdout, done.stderr)
+    assert done.returncode == 1 and str(WITNESS_PORT) in done.stderr, (
+        done.returncode,
+        done.stdout,
+        done.stderr,
+    )

@@ -1,4 +1,5 @@
-"""One fault at a time on a protected VM that runs on host a, in sync. The observer decides whether anything was lost or ran twice."""
+"""One fault at a time on a protected VM that runs on host a, in sync. The observer decides whether
+anything was lost or ran twice."""
 
 import pytest
 
@@ -49,7 +50,9 @@ def test_power_cut_of_the_partner(scene):
     cut_ns = scene.lab.power_cut(scene.b)
     scene.stamps(20, since_ns=cut_ns, host=scene.a, deadline_s=PAUSE_S)
     scene.stamps_for(LONGER_THAN_LEASE_S, scene.a)
-    wait_until("host a to know that it is alone", lambda: scene.info(scene.a)["in_sync"] == ["a"], PAUSE_S)
+    wait_until(
+        "host a to know that it is alone", lambda: scene.info(scene.a)["in_sync"] == ["a"], PAUSE_S
+    )
     assert scene.info(scene.a)["protection"]["protected"] is False
     returned_and_in_sync(scene, scene.b, scene.a)
     assert len(scene.boots()) == 1
@@ -73,7 +76,9 @@ def test_links_cut_and_only_the_partner_reaches_the_witness(scene):
     scene.stamps_for(LONGER_THAN_LEASE_S, scene.b)
     assert all(procs.state(pid) == "T" for pid in scene.a.qemu_pids(scene.VM))
     scene.lab.restore_between_hosts()
-    wait_until("the old owner to end its copy of the VM", lambda: not scene.a.qemu_pids(scene.VM), 60)
+    wait_until(
+        "the old owner to end its copy of the VM", lambda: not scene.a.qemu_pids(scene.VM), 60
+    )
     scene.in_sync(scene.b)
     scene.stamps(5, since_ns=boottime_ns(), host=scene.b)
     assert len(scene.boots()) == 2
@@ -94,7 +99,8 @@ def test_links_cut_and_both_reach_the_witness(scene):
 
 @pytest.mark.parametrize("link", ["repl", "lan"])
 def test_one_of_two_links_cut(scene, link):
-    """The VM goes on where it is; with the replication link gone at worst alone, and in sync again after the repair."""
+    """The VM goes on where it is; with the replication link gone at worst alone, and in sync again
+    after the repair."""
     cut_ns = scene.lab.cut_link(link)
     scene.stamps(20, since_ns=cut_ns, host=scene.a, deadline_s=PAUSE_S)
     scene.stamps_for(LONGER_THAN_LEASE_S, scene.a)
@@ -110,7 +116,9 @@ def test_witness_down_and_nothing_else_happens(scene):
     scene.product.kill_witness()
     cut_ns = scene.lab.mark("cut", witness=True)
     scene.stamps_for(2 * LONGER_THAN_LEASE_S, scene.a)
-    assert scene.longest_silence_s(since, boottime_ns()) < 2, "the guest was held up although its partner was there"
+    assert (
+        scene.longest_silence_s(since, boottime_ns()) < 2
+    ), "the guest was held up although its partner was there"
     assert scene.info(scene.a)["sync"]["state"] == "in-sync"
     scene.product.start_witness()
     scene.stamps_for(LONGER_THAN_LEASE_S, scene.a)
@@ -137,7 +145,8 @@ def test_kill_of_havmd_alone(scene, where):
 
 @pytest.mark.parametrize("where", ["a", "b"])
 def test_kill_of_havm_repl_alone(scene, where):
-    """The VM pauses on its lost disk (or on its lost partner) and goes on; the guest notices nothing but the time."""
+    """The VM pauses on its lost disk (or on its lost partner) and goes on; the guest notices
+    nothing but the time."""
     qemus = scene.a.qemu_pids(scene.VM)
     scene.product.kill(scene.lab.hosts[where], "havm-repl")
     cut_ns = scene.lab.mark("cut", program="havm-repl")

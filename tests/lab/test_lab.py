@@ -1,4 +1,5 @@
-"""The lab judged, without havm: are the hosts really apart, is a power cut really one, is nothing left behind."""
+"""The lab judged, without havm: are the hosts really apart, is a power cut really one, is nothing
+left behind."""
 
 import os
 import pathlib
@@ -42,7 +43,11 @@ def left_of(lab: Lab) -> list[str]:
     left += [str(lab.dir)] if lab.dir.exists() else []
     with open("/proc/mounts", encoding="utf-8") as mounts:
         left += [line for line in mounts if str(lab.dir) in line]
-    return left + [" ".join(words) for words in map(procs.command_line, procs.all_pids()) if any(str(lab.dir) in word for word in words)]
+    return left + [
+        " ".join(words)
+        for words in map(procs.command_line, procs.all_pids())
+        if any(str(lab.dir) in word for word in words)
+    ]
 
 
 def stamping_vm(lab: Lab, host, vm: str = "web1") -> None:
@@ -54,12 +59,16 @@ def test_hosts_are_apart_and_nothing_is_left(make_lab):
     lab = make_lab().up()
     assert [host.exec(["hostname"]).stdout.strip() for host in (lab.a, lab.b)] == ["a", "b"]
     assert lab.a.exec(["virsh", "hostname"]).stdout.strip() == "a"
-    identities = {host.exec(["cat", "/proc/sys/kernel/random/boot_id"]).stdout for host in (lab.a, lab.b)}
+    identities = {
+        host.exec(["cat", "/proc/sys/kernel/random/boot_id"]).stdout for host in (lab.a, lab.b)
+    }
     assert len(identities) == 2
     assert pathlib.Path("/proc/sys/kernel/random/boot_id").read_text() not in identities
     lab.a.exec(["touch", "/etc/havm/only-a", "/run/only-a", "/var/lib/havm/only-a"])
     assert lab.b.exec(["ls", "/etc/havm", "/var/lib/havm"]).stdout.count("only-a") == 0
-    assert not any(pathlib.Path(folder, "only-a").exists() for folder in ("/etc/havm", "/run", "/var/lib/havm"))
+    assert not any(
+        pathlib.Path(folder, "only-a").exists() for folder in ("/etc/havm", "/run", "/var/lib/havm")
+    )
     lab.down()
     assert not left_of(lab)
 
@@ -68,11 +77,15 @@ def test_power_cut_kills_everything_and_a_boot_is_a_new_one(make_lab):
     lab = make_lab().up()
     stamping_vm(lab, lab.a)
     # a daemon that has cut every tie to its starter
-    lab.a.exec(["bash", "-c", "setsid -f bash -c 'setsid -f sleep 3600 </dev/null >/dev/null 2>&1'"])
+    lab.a.exec(
+        ["bash", "-c", "setsid -f bash -c 'setsid -f sleep 3600 </dev/null >/dev/null 2>&1'"]
+    )
     vms.wait_stamps(lab, "web1", 60)
     before, inode = lab.a.boot_id(), lab.network.inode("a")
     lab.a.exec(["touch", "/run/of-this-boot"])
-    assert {"sleep", "libvirtd"} <= {procs.executable_name(pid) for pid in procs.in_namespace("net", inode)}
+    assert {"sleep", "libvirtd"} <= {
+        procs.executable_name(pid) for pid in procs.in_namespace("net", inode)
+    }
     cut_ns = lab.power_cut(lab.a)
     assert not procs.in_namespace("net", inode) and not lab.a.is_on()
     lab.boot(lab.a)
@@ -103,7 +116,11 @@ def test_the_guest_powers_off_when_asked(make_lab):
     stamping_vm(lab, lab.a)
     vms.wait_stamps(lab, "web1", 3)
     lab.a.virsh("shutdown", "web1")
-    wait_until("the guest to power off", lambda: lab.a.virsh("domstate", "web1").stdout.strip() == "shut off", 30)
+    wait_until(
+        "the guest to power off",
+        lambda: lab.a.virsh("domstate", "web1").stdout.strip() == "shut off",
+        30,
+    )
 
 
 def test_labs_side_by_side(make_lab):
@@ -119,10 +136,12 @@ def test_labs_side_by_side(make_lab):
 
 def test_a_killed_runner_leaves_what_the_next_one_removes(make_lab):
     lab = make_lab()
-    code = (f"import sys, time; sys.path.insert(0, {str(HERE)!r})\n"
-            f"from lab.lab import Lab\nfrom lab import vms\nlab = Lab({lab.name!r}).up()\n"
-            f"vms.define_vm(lab, lab.b, 'web1', disk_bytes=1 << 20)\nlab.b.virsh('start', 'web1')\n"
-            f"print('up', flush=True)\ntime.sleep(600)")
+    code = (
+        f"import sys, time; sys.path.insert(0, {str(HERE)!r})\n"
+        f"from lab.lab import Lab\nfrom lab import vms\nlab = Lab({lab.name!r}).up()\n"
+        f"vms.define_vm(lab, lab.b, 'web1', disk_bytes=1 << 20)\nlab.b.virsh('start', 'web1')\n"
+        f"print('up', flush=True)\ntime.sleep(600)"
+    )
     runner = subprocess.Popen([sys.executable, "-B", "-c", code], stdout=subprocess.PIPE, text=True)
     try:
         assert runner.stdout.readline() == "up\n"
@@ -139,9 +158,20 @@ def test_a_killed_runner_leaves_what_the_next_one_removes(make_lab):
 @pytest.fixture(scope="module")
 def wired():
     lab = Lab(f"w{os.getpid()}").up(boot=False)
-    echoes = [subprocess.Popen(["ip", "netns", "exec", lab.network.namespaces[part], "/usr/bin/python3", "-c", ECHO]) for part in "abw"]
+    echoes = [
+        subprocess.Popen(
+            ["ip", "netns", "exec", lab.network.namespaces[part], "/usr/bin/python3", "-c", ECHO]
+        )
+        for part in "abw"
+    ]
     try:
-        everything = {(source, target, link) for link, parts in ADDRESSES.items() for source in parts for target in parts if source != target}
+        everything = {
+            (source, target, link)
+            for link, parts in ADDRESSES.items()
+            for source in parts
+            for target in parts
+            if source != target
+        }
         wait_until("all wires to work", lambda: heard(lab) == everything, 20)
         yield lab, everything
     finally:
@@ -157,26 +187,50 @@ def heard(lab: Lab) -> set[tuple[str, str, str]]:
     for link, parts in ADDRESSES.items():
         for source in parts:
             for target in parts.keys() - {source}:
-                argv = ["ip", "netns", "exec", lab.network.namespaces[source], "/usr/bin/python3", "-c", ASK, parts[target]]
+                argv = [
+                    "ip",
+                    "netns",
+                    "exec",
+                    lab.network.namespaces[source],
+                    "/usr/bin/python3",
+                    "-c",
+                    ASK,
+                    parts[target],
+                ]
                 asking[source, target, link] = subprocess.Popen(argv)
     answers = {key: process.wait() for key, process in asking.items()}
-    # a cut wire must be silent, not refuse: an error would tell the sender what a pulled cable does not
+    # a cut wire must be silent, not refuse: an error would tell the sender what a pulled cable does
+    # not
     assert set(answers.values()) <= {0, SILENT}, answers
     return {key for key, status in answers.items() if status == 0}
 
 
 def between(*pairs: tuple[str, str, str]) -> set:
-    return {(one, other, link) for one, other, link in pairs} | {(other, one, link) for one, other, link in pairs}
+    return {(one, other, link) for one, other, link in pairs} | {
+        (other, one, link) for one, other, link in pairs
+    }
 
 
 HOSTS_APART = (("a", "b", "repl"), ("a", "b", "lan"))
 CUTS = {
     "link": (lambda lab: lab.cut_link("repl"), between(("a", "b", "repl"))),
-    "hosts-witness-for-both": (lambda lab: lab.cut_between_hosts({"a", "b"}), between(*HOSTS_APART)),
-    "hosts-witness-for-a": (lambda lab: lab.cut_between_hosts({"a"}), between(*HOSTS_APART, ("b", "w", "lan"))),
-    "hosts-witness-for-b": (lambda lab: lab.cut_between_hosts({"b"}), between(*HOSTS_APART, ("a", "w", "lan"))),
+    "hosts-witness-for-both": (
+        lambda lab: lab.cut_between_hosts({"a", "b"}),
+        between(*HOSTS_APART),
+    ),
+    "hosts-witness-for-a": (
+        lambda lab: lab.cut_between_hosts({"a"}),
+        between(*HOSTS_APART, ("b", "w", "lan")),
+    ),
+    "hosts-witness-for-b": (
+        lambda lab: lab.cut_between_hosts({"b"}),
+        between(*HOSTS_APART, ("a", "w", "lan")),
+    ),
     "witness-from-a": (lambda lab: lab.cut_witness("a"), between(("a", "w", "lan"))),
-    "host": (lambda lab: lab.network.set_host("b", False), between(*HOSTS_APART, ("b", "w", "lan"))),
+    "host": (
+        lambda lab: lab.network.set_host("b", False),
+        between(*HOSTS_APART, ("b", "w", "lan")),
+    ),
 }
 
 

@@ -1,4 +1,5 @@
-"""The verdict judged: every bad history must be rejected for its own reason, every good one accepted."""
+"""The verdict judged: every bad history must be rejected for its own reason, every good one
+accepted."""
 
 import pathlib
 

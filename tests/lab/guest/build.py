@@ -1,9 +1,11 @@
 #!/usr/bin/python3
-"""The job of this script is: to make the lab's guest (kernel + initramfs) once, and to know how it can run here.
+"""The job of this script is: to make the lab's guest (kernel + initramfs) once, and to know how it
+can run here.
 
-The kernel is Debian's cloud kernel, downloaded and unpacked but never installed; the initramfs is busybox, the few modules a
-virtio disk and a power button need, and the stamper. Everything is cached under build/lab/guest, keyed by the sources.
-Whether KVM can really run it is found by booting it (see `accelerator`), never by looking at /dev/kvm.
+The kernel is Debian's cloud kernel, downloaded and unpacked but never installed; the initramfs is
+busybox, the few modules a virtio disk and a power button need, and the stamper. Everything is
+cached under build/lab/guest, keyed by the sources. Whether KVM can really run it is found by
+booting it (see `accelerator`), never by looking at /dev/kvm.
 """
 
 import contextlib
@@ -22,8 +24,16 @@ import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[2]
-MODULES = ["virtio_ring", "virtio", "virtio_blk", "virtio_pci_modern_dev", "virtio_pci_legacy_dev", "virtio_pci", "evdev",
-           "button"]
+MODULES = [
+    "virtio_ring",
+    "virtio",
+    "virtio_blk",
+    "virtio_pci_modern_dev",
+    "virtio_pci_legacy_dev",
+    "virtio_pci",
+    "evdev",
+    "button",
+]
 KERNEL_META_PACKAGE = "linux-image-cloud-amd64"
 PROBE_BOOT_S = 10
 
@@ -37,9 +47,13 @@ def cache_dir() -> pathlib.Path:
 
 
 def run(argv, **options) -> str:
-    done = subprocess.run(argv, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+    done = subprocess.run(
+        argv, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options
+    )
     if done.returncode != 0:
-        raise GuestError(f"{' '.join(map(str, argv))} failed: {done.stderr.strip() or done.stdout.strip()}")
+        raise GuestError(
+            f"{' '.join(map(str, argv))} failed: {done.stderr.strip() or done.stdout.strip()}"
+        )
     return done.stdout
 
 
@@ -48,7 +62,9 @@ def kernel_package() -> str:
     text = run(["apt-cache", "depends", KERNEL_META_PACKAGE])
     found = re.search(r"Depends: (linux-image-\S+-cloud-amd64)$", text, re.MULTILINE)
     if not found:
-        raise GuestError(f"apt knows no {KERNEL_META_PACKAGE}; run ./dev deps (it refreshes the package lists)")
+        raise GuestError(
+            f"apt knows no {KERNEL_META_PACKAGE}; run ./dev deps (it refreshes the package lists)"
+        )
     return found.group(1)
 
 
@@ -73,8 +89,13 @@ def unpack_kernel(target: pathlib.Path) -> None:
 
 def cpio_of(tree: pathlib.Path) -> bytes:
     names = "\n".join(sorted(str(path.relative_to(tree)) for path in tree.rglob("*")))
-    done = subprocess.run(["cpio", "--quiet", "-o", "-H", "newc", "-R", "0:0"], input=names.encode(), cwd=tree, check=True,
-                          stdout=subprocess.PIPE)
+    done = subprocess.run(
+        ["cpio", "--quiet", "-o", "-H", "newc", "-R", "0:0"],
+        input=names.encode(),
+        cwd=tree,
+        check=True,
+        stdout=subprocess.PIPE,
+    )
     return done.stdout
 
 
@@ -87,8 +108,20 @@ def make_initramfs(kernel: pathlib.Path, target: pathlib.Path) -> None:
         for folder in ("bin", "dev", "proc", "modules"):
             (tree / folder).mkdir()
         shutil.copy(busybox, tree / "bin" / "busybox")
-        run(["gcc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-static", "-o", tree / "bin" / "stamper",
-             HERE / "stamper.c"])
+        run(
+            [
+                "gcc",
+                "-std=gnu11",
+                "-O2",
+                "-Wall",
+                "-Wextra",
+                "-Werror",
+                "-static",
+                "-o",
+                tree / "bin" / "stamper",
+                HERE / "stamper.c",
+            ]
+        )
         for module in MODULES:
             shutil.copy(kernel / f"{module}.ko", tree / "modules")
         shutil.copy(HERE / "init", tree / "init")
@@ -127,9 +160,12 @@ def build() -> dict:
 
 def command_line(vm: str, pace_ms: int) -> str:
     # tsc and clock checks cost a second under emulation and tell the guest nothing
-    return (f"console=ttyS0 quiet loglevel=3 panic=1 tsc=reliable no_timer_check rcupdate.rcu_expedited=1 mitigations=off "
-            f"nowatchdog nosoftlockup rcupdate.rcu_cpu_stall_suppress=1 "
-            f"stamp_vm={vm} stamp_pace_ms={pace_ms}")
+    return (
+        f"console=ttyS0 quiet loglevel=3 panic=1 tsc=reliable no_timer_check "
+        f"rcupdate.rcu_expedited=1 mitigations=off "
+        f"nowatchdog nosoftlockup rcupdate.rcu_cpu_stall_suppress=1 "
+        f"stamp_vm={vm} stamp_pace_ms={pace_ms}"
+    )
 
 
 def boots(accel: str, guest: dict) -> bool:
@@ -138,10 +174,31 @@ def boots(accel: str, guest: dict) -> bool:
         disk = pathlib.Path(work) / "disk"
         with open(disk, "wb") as file:
             file.truncate(4 << 20)
-        argv = ["qemu-system-x86_64", "-accel", accel, "-m", "128", "-nodefaults", "-no-user-config", "-display", "none",
-                "-kernel", guest["kernel"], "-initrd", guest["initramfs"], "-append", command_line("probe", 25),
-                "-drive", f"file={disk},format=raw,if=virtio,cache=none", "-serial", f"file:{work}/serial", "-no-reboot"]
-        qemu = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        argv = [
+            "qemu-system-x86_64",
+            "-accel",
+            accel,
+            "-m",
+            "128",
+            "-nodefaults",
+            "-no-user-config",
+            "-display",
+            "none",
+            "-kernel",
+            guest["kernel"],
+            "-initrd",
+            guest["initramfs"],
+            "-append",
+            command_line("probe", 25),
+            "-drive",
+            f"file={disk},format=raw,if=virtio,cache=none",
+            "-serial",
+            f"file:{work}/serial",
+            "-no-reboot",
+        ]
+        qemu = subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         try:
             deadline = time.monotonic() + PROBE_BOOT_S
             while time.monotonic() < deadline and qemu.poll() is None:
@@ -156,7 +213,8 @@ def boots(accel: str, guest: dict) -> bool:
 
 
 def accelerator() -> str:
-    """"kvm" when a guest really boots with it, else "tcg". Remembered until the machine reboots."""
+    """ "kvm" when a guest really boots with it, else "tcg". Remembered until the machine
+    reboots."""
     guest = build()
     folder = cache_dir()
     boot_id = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -1,13 +1,14 @@
 /* The job of stamper is: to be the one program of the lab's guest that proves what a disk kept.
  *
- * The stamp area is the whole of /dev/vda in blocks of 4 KiB. Stamp n lives in block n - 1 and holds its own number, the
- * nonce of the boot that wrote it and a checksum over the block. At boot the whole area is read and judged; then stamps are
- * written in order for ever, each with O_DIRECT and fsync, and only a completed one is reported.
+ * The stamp area is the whole of /dev/vda in blocks of 4 KiB. Stamp n lives in block n - 1 and
+ * holds its own number, the nonce of the boot that wrote it and a checksum over the block. At boot
+ * the whole area is read and judged; then stamps are written in order for ever, each with O_DIRECT
+ * and fsync, and only a completed one is reported.
  *
  *   BOOT vm=<name> boot=<nonce> last=<highest valid n> bad=<invalid blocks below last>
  *   STAMP boot=<nonce> n=<n>
- *   IOERROR boot=<nonce> n=<n> errno=<e>      the guest saw an error: havm must never let that happen
- *   FULL boot=<nonce> n=<n>                   the area is used up
+ *   IOERROR boot=<nonce> n=<n> errno=<e>      the guest saw an error: havm must never let that
+ *   happen FULL boot=<nonce> n=<n>                   the area is used up
  *   HALT boot=<nonce>                         the power button was pressed
  *
  * Takes no input but the power button (ACPI). Kernel command line: stamp_vm=NAME stamp_pace_ms=N.
@@ -81,7 +82,8 @@ static int valid(const struct stamp* s, uint64_t number) {
   return s->magic == magic_word && s->number == number && s->checksum == checksum(s);
 }
 
-/* A guest under emulation has no entropy this early: clock and cycle counter make two boots differ. */
+/* A guest under emulation has no entropy this early: clock and cycle counter make two boots differ.
+*/
 static uint64_t draw_nonce(void) {
   uint64_t seed[2] = {0, 0};
   struct timespec now;
@@ -111,7 +113,8 @@ struct area {
   uint64_t blocks, last, bad;
 };
 
-/* Reads and judges every block. Retries a failing read for ever: the report must be about the whole area. */
+/* Reads and judges every block. Retries a failing read for ever: the report must be about the whole
+area. */
 static struct area scan(int disk, uint64_t boot) {
   struct area area = {0, 0, 0};
   uint64_t bytes = 0, invalid = 0;

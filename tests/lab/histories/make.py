@@ -1,8 +1,10 @@
 #!/usr/bin/python3
-"""The job of this script is: to write the histories that the verdict is tested with, good ones and one per way to be bad.
+"""The job of this script is: to write the histories that the verdict is tested with, good ones and
+one per way to be bad.
 
-Each file begins with an "about" record: the VM, whether a boot is expected after the cut, the verdict that must come out and a
-part of its reason. Recorded histories (recorded-*.jsonl) come from real runs and are not written here.
+Each file begins with an "about" record: the VM, whether a boot is expected after the cut, the
+verdict that must come out and a part of its reason. Recorded histories (recorded-*.jsonl) come from
+real runs and are not written here.
 """
 
 import json
@@ -15,7 +17,8 @@ PID = {"a": 4001, "b": 4002}
 
 
 class Story:
-    """Builds a history second by second; every method takes and advances no time unless it says so."""
+    """Builds a history second by second; every method takes and advances no time unless it says
+    so."""
 
     def __init__(self):
         self.now = 1000 * SECOND
@@ -31,14 +34,24 @@ class Story:
         self.add("line", host=host, vm="web1", conn=1 if host == "a" else 2, text=text)
 
     def sample(self, **states):
-        self.add("sample", vms={"web1": [{"host": host, "pid": PID[host], "start": 5, "state": state}
-                                         for host, state in states.items()]} if states else {})
+        self.add(
+            "sample",
+            vms={
+                "web1": [
+                    {"host": host, "pid": PID[host], "start": 5, "state": state}
+                    for host, state in states.items()
+                ]
+            }
+            if states
+            else {},
+        )
 
     def boot(self, host, nonce, last, bad=0):
         self.line(host, f"BOOT vm=web1 boot={nonce} last={last} bad={bad}")
 
     def stamps(self, host, nonce, first, last, every=0.025, **states):
-        """Advances time; with samples of these states (default: this host's QEMU sleeps) twice a second."""
+        """Advances time; with samples of these states (default: this host's QEMU sleeps) twice a
+        second."""
         sampled = -SECOND
         for number in range(first, last + 1):
             self.wait(every)
@@ -156,7 +169,11 @@ def line_missing():
 
 def never_announced():
     story = failover()
-    story.records = [each for each in story.records if not each.get("text", "").startswith(f"BOOT vm=web1 boot={BOOT_A}")]
+    story.records = [
+        each
+        for each in story.records
+        if not each.get("text", "").startswith(f"BOOT vm=web1 boot={BOOT_A}")
+    ]
     return story
 
 
@@ -170,7 +187,8 @@ def lost_at_the_second_failover():
 
 
 def old_boot_found_by_a_later_one():
-    """Two failovers; the second boot is whole but the third has lost stamps that the first boot wrote."""
+    """Two failovers; the second boot is whole but the third has lost stamps that the first boot
+    wrote."""
     story = failover(after=60)
     story.cut("b")
     story.idle(9)
@@ -217,25 +235,57 @@ BAD = {
     "last-stamp-lost": (failover(last=79), "fail", "1 acknowledged stamps were lost", True),
     "all-stamps-lost": (failover(last=0), "fail", "80 acknowledged stamps were lost", True),
     "hole": (failover(bad=1), "fail", "1 acknowledged stamps were lost", True),
-    "lost-at-the-second-failover": (lost_at_the_second_failover(), "fail", "10 acknowledged stamps were lost", True),
-    "old-stamps-lost-later": (old_boot_found_by_a_later_one(), "fail", "70 acknowledged stamps were lost", True),
+    "lost-at-the-second-failover": (
+        lost_at_the_second_failover(),
+        "fail",
+        "10 acknowledged stamps were lost",
+        True,
+    ),
+    "old-stamps-lost-later": (
+        old_boot_found_by_a_later_one(),
+        "fail",
+        "70 acknowledged stamps were lost",
+        True,
+    ),
     "interleaved": (interleaved(), "fail", "came after boot", True),
     "two-qemus": (two_qemus(), "fail", "two QEMUs could run", True),
     "guest-saw-an-error": (guest_saw_an_error(), "fail", "I/O errors", True),
     "too-few-stamps": (too_few_stamps(), "inconclusive", "only 49 stamps", True),
-    "cut-long-after-the-last-stamp": (cut_long_after_the_last_stamp(), "inconclusive", "before the cut, 1 s is the limit", True),
+    "cut-long-after-the-last-stamp": (
+        cut_long_after_the_last_stamp(),
+        "inconclusive",
+        "before the cut, 1 s is the limit",
+        True,
+    ),
     "line-missing": (line_missing(), "inconclusive", "where 40 was due", True),
     "never-announced": (never_announced(), "inconclusive", "never announced themselves", True),
     "sampler-silent": (failover(silent=True), "inconclusive", "no sample of the processes", True),
     "no-cut": (no_cut(), "inconclusive", "no cut was made", True),
     "never-booted": (never_booted(), "inconclusive", "did not boot again", True),
-    "booted-and-silent": (booted_and_silent(), "inconclusive", "no stamp was written after the cut", True),
-    "alone-but-frozen": (alone_but_frozen(), "inconclusive", "no stamp was written after the cut", False),
+    "booted-and-silent": (
+        booted_and_silent(),
+        "inconclusive",
+        "no stamp was written after the cut",
+        True,
+    ),
+    "alone-but-frozen": (
+        alone_but_frozen(),
+        "inconclusive",
+        "no stamp was written after the cut",
+        False,
+    ),
 }
 
 
 def write(folder, name, story, verdict, reason, expect_boot):
-    about = {"t": 0, "kind": "about", "vm": "web1", "expect_boot": expect_boot, "verdict": verdict, "reason": reason}
+    about = {
+        "t": 0,
+        "kind": "about",
+        "vm": "web1",
+        "expect_boot": expect_boot,
+        "verdict": verdict,
+        "reason": reason,
+    }
     text = "".join(json.dumps(record) + "\n" for record in [about, *story.records])
     (HERE / folder / f"{name}.jsonl").write_text(text)
 

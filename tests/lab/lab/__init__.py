@@ -1,1 +1,2 @@
-"""Two virtualisation hosts, a witness and a switch on one machine, for tests and the demo. Start at lab.py."""
+"""Two virtualisation hosts, a witness and a switch on one machine, for tests and the demo. Start at
+lab.py."""

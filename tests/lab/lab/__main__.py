@@ -1,4 +1,5 @@
-"""The job of this program is: the lab by hand (`./dev lab …`): a kept lab to look around in, with havm running in it when built.
+"""The job of this program is: the lab by hand (`./dev lab …`): a kept lab to look around in, with
+havm running in it when built.
 
   up [--name N] [--bare]     two hosts, witness, havmd on both (--bare: without havm's programs)
   down [--name N | --all]    removes the lab; --all: every lab of this machine, whoever made it
@@ -19,7 +20,9 @@ from .product import Product
 
 
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(prog="dev lab", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    top = argparse.ArgumentParser(
+        prog="dev lab", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     verbs = top.add_subparsers(dest="verb", required=True)
 
     def verb(name: str) -> argparse.ArgumentParser:
@@ -63,7 +66,9 @@ def down(options) -> None:
 
 def status() -> None:
     for lab in Lab.all_labs():
-        hosts = ", ".join(f"host {host.name} {'on' if host.is_on() else 'off'}" for host in lab.hosts.values())
+        hosts = ", ".join(
+            f"host {host.name} {'on' if host.is_on() else 'off'}" for host in lab.hosts.values()
+        )
         print(f" {lab.name:<16} {hosts}   {lab.dir}")
 
 
@@ -98,8 +103,16 @@ def main() -> int:
     Lab.cleanup_stale()
     if options.verb == "exec":
         return Lab.attach(options.name).hosts[options.host].exec_here(options.argv)
-    actions = {"up": up, "down": down, "status": lambda _: status(), "cut": wire, "restore": wire, "power-off": power,
-               "power-on": power, "vm": guest}
+    actions = {
+        "up": up,
+        "down": down,
+        "status": lambda _: status(),
+        "cut": wire,
+        "restore": wire,
+        "power-off": power,
+        "power-on": power,
+        "vm": guest,
+    }
     actions[options.verb](options)
     return 0
 

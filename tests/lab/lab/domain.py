@@ -1,4 +1,5 @@
-"""The job of this module is: the libvirt definition of the lab's guest, the same text on both hosts."""
+"""The job of this module is: the libvirt definition of the lab's guest, the same text on both
+hosts."""
 
 from xml.sax.saxutils import escape
 
@@ -14,8 +15,11 @@ def disk_path(vm: str) -> str:
     return f"{IMAGES}/{vm}.img"
 
 
-def domain_xml(vm: str, guest: dict, *, disk: str | None = None, disk_extra: str = "", devices_extra: str = "") -> str:
-    """`guest` is {"kernel", "initramfs", "command_line", "accelerator"}. The extras are for tests of refusals."""
+def domain_xml(
+    vm: str, guest: dict, *, disk: str | None = None, disk_extra: str = "", devices_extra: str = ""
+) -> str:
+    """`guest` is {"kernel", "initramfs", "command_line", "accelerator"}. The extras are for tests
+    of refusals."""
     kind = "kvm" if guest["accelerator"] == "kvm" else "qemu"
     return f"""<domain type='{kind}'>
   <name>{escape(vm)}</name>

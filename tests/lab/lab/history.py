@@ -1,11 +1,14 @@
-"""The job of this module is: the history file, what the observer and the lab saw, one JSON object a line.
+"""The job of this module is: the history file, what the observer and the lab saw, one JSON object a
+line.
 
 Every record has "t" (CLOCK_BOOTTIME ns) and "kind":
   line        host, vm, conn, text     one line of a guest's serial port
   connect     host, vm, conn           a QEMU opened its serial port; disconnect: it closed it
-  sample      vms {vm: [{host, pid, start, state}]}   all QEMUs of observed VMs, at least once a second and at each change
+  sample      vms {vm: [{host, pid, start, state}]}   all QEMUs of observed VMs, at least once a
+              second and at each change
   mark        name, …                  what the lab did: "cut" (host), "boot" (host), "link" (…)
-Several processes append; each record is one write, so lines never mix. Order in the file is not order in time: sort by t.
+Several processes append; each record is one write, so lines never mix. Order in the file is not
+order in time: sort by t.
 """
 
 import json
@@ -34,7 +37,9 @@ def read_history(path: str | os.PathLike) -> list[dict]:
     """All complete records, in order of time."""
     text = pathlib.Path(path).read_text(encoding="utf-8")
     complete = text[: text.rfind("\n") + 1]
-    return sorted((json.loads(line) for line in complete.splitlines()), key=lambda record: record["t"])
+    return sorted(
+        (json.loads(line) for line in complete.splitlines()), key=lambda record: record["t"]
+    )
 
 
 class HistoryTail:

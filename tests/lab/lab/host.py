@@ -1,8 +1,9 @@
 """The job of Host is: one lab host, a machine as far as libvirt and havm can tell.
 
-It has its own network, mount, UTS and pid namespaces, its own boot_id at each boot, a fresh /run, and private /etc/libvirt,
-/var/lib/libvirt, /var/log/libvirt, /var/cache/libvirt, /etc/havm and /var/lib/havm that survive a power cut. All state is in
-the lab directory, so that a second process can attach to a host that another one booted.
+It has its own network, mount, UTS and pid namespaces, its own boot_id at each boot, a fresh /run,
+and private /etc/libvirt, /var/lib/libvirt, /var/log/libvirt, /var/cache/libvirt, /etc/havm and
+/var/lib/havm that survive a power cut. All state is in the lab directory, so that a second process
+can attach to a host that another one booted.
 """
 
 import json
@@ -54,7 +55,7 @@ class Host:
         self.namespace = namespace
         self._report = self.dir / "init.json"
 
-    # --- what is there -------------------------------------------------------------------------------------------------
+    # --- what is there ----------------------------------------------------------------------------
 
     def init_pid(self) -> int:
         """Process 1 of the host, seen from outside; LabError when the host is off."""
@@ -76,22 +77,29 @@ class Host:
         return (self.dir / "boot_id").read_text().strip()
 
     def pids_of(self, program: str, *words: str) -> list[int]:
-        """Outer pids of this host's processes whose program has this name and whose arguments contain all `words`."""
+        """Outer pids of this host's processes whose program has this name and whose arguments
+        contain all `words`."""
         inode = procs.namespace_id(self.init_pid(), "pid")
-        return [pid for pid in procs.in_namespace("pid", inode)
-                if procs.executable_name(pid) == program and set(words) <= set(procs.command_line(pid))]
+        return [
+            pid
+            for pid in procs.in_namespace("pid", inode)
+            if procs.executable_name(pid) == program and set(words) <= set(procs.command_line(pid))
+        ]
 
     def qemu_pids(self, vm: str) -> list[int]:
         inode = procs.namespace_id(self.init_pid(), "pid")
         found = []
         for pid in procs.in_namespace("pid", inode):
             words = procs.command_line(pid)
-            if words and os.path.basename(words[0]).startswith("qemu-system-") and \
-                    any(word.split(",")[0] == f"guest={vm}" for word in words):
+            if (
+                words
+                and os.path.basename(words[0]).startswith("qemu-system-")
+                and any(word.split(",")[0] == f"guest={vm}" for word in words)
+            ):
                 found.append(pid)
         return found
 
-    # --- power ---------------------------------------------------------------------------------------------------------
+    # --- power ------------------------------------------------------------------------------------
 
     def install(self) -> None:
         """The disks of a host that was never booted."""
@@ -122,23 +130,49 @@ class Host:
             "binds": {target: str(self.dir / folder) for folder, target in KEPT.items()},
         }
         (self.dir / "init-config.json").write_text(json.dumps(config))
-        argv = ["nsenter", f"--net=/run/netns/{self.namespace}", "unshare", "--mount", "--uts", "--pid", "--fork",
-                "/usr/bin/python3", str(HERE / "host_init.py"), str(self.dir / "init-config.json")]
+        argv = [
+            "nsenter",
+            f"--net=/run/netns/{self.namespace}",
+            "unshare",
+            "--mount",
+            "--uts",
+            "--pid",
+            "--fork",
+            "/usr/bin/python3",
+            str(HERE / "host_init.py"),
+            str(self.dir / "init-config.json"),
+        ]
         with open(self.dir / "log" / "init.log", "ab") as log:
-            init = subprocess.Popen(argv, cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
-        wait_until(f"host {self.name} to be up (see {self.dir}/log/init.log)",
-                   lambda: self.is_on() or init.poll() is not None, READY_S, 0.02)
+            init = subprocess.Popen(
+                argv,
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        wait_until(
+            f"host {self.name} to be up (see {self.dir}/log/init.log)",
+            lambda: self.is_on() or init.poll() is not None,
+            READY_S,
+            0.02,
+        )
         self.init_pid()
         self._start_libvirt()
 
     def _start_libvirt(self) -> None:
         self.exec(["/usr/sbin/virtlogd", "-d"])
         self.exec(["/usr/sbin/libvirtd", "-d", "--listen"])
-        wait_until(f"libvirtd of host {self.name} to answer (see {self.dir}/log-libvirt/libvirtd.log)",
-                   lambda: self.exec(["virsh", "-q", "list"], check=False).returncode == 0, READY_S, 0.2)
+        wait_until(
+            f"libvirtd of host {self.name} to answer (see {self.dir}/log-libvirt/libvirtd.log)",
+            lambda: self.exec(["virsh", "-q", "list"], check=False).returncode == 0,
+            READY_S,
+            0.2,
+        )
 
     def kill_all(self) -> None:
-        """The power cut without its network part (Lab.power_cut has that): every process of the host, at once."""
+        """The power cut without its network part (Lab.power_cut has that): every process of the
+        host, at once."""
         inode = os.stat(f"/run/netns/{self.namespace}").st_ino
         namespaces = {"net": inode}
         if self.is_on():
@@ -150,40 +184,78 @@ class Host:
         procs.kill_namespace(namespaces)
         self._report.unlink(missing_ok=True)
 
-    # --- programs ------------------------------------------------------------------------------------------------------
+    # --- programs ---------------------------------------------------------------------------------
 
     def _enter(self, argv: list[str]) -> list[str]:
         return ["nsenter", "-t", str(self.init_pid()), "-m", "-n", "-u", "-p", *map(str, argv)]
 
     @staticmethod
     def _environment(extra: dict | None = None) -> dict:
-        return {"PATH": PATH, "HOME": "/root", "LANG": "C.UTF-8", "LIBVIRT_DEFAULT_URI": "qemu:///system",
-                **{key: value for key, value in os.environ.items() if key.endswith("SAN_OPTIONS")}, **(extra or {})}
+        return {
+            "PATH": PATH,
+            "HOME": "/root",
+            "LANG": "C.UTF-8",
+            "LIBVIRT_DEFAULT_URI": "qemu:///system",
+            **{key: value for key, value in os.environ.items() if key.endswith("SAN_OPTIONS")},
+            **(extra or {}),
+        }
 
-    def exec(self, argv: list[str], *, check: bool = True, timeout_s: float = 60, env: dict | None = None,
-             input_text: str | None = None) -> subprocess.CompletedProcess:
-        """Runs a program in the host to its end, output captured as text. Working directory is /."""
+    def exec(
+        self,
+        argv: list[str],
+        *,
+        check: bool = True,
+        timeout_s: float = 60,
+        env: dict | None = None,
+        input_text: str | None = None,
+    ) -> subprocess.CompletedProcess:
+        """Runs a program in the host to its end, output captured as text. Working directory is
+        /."""
         try:
-            done = subprocess.run(self._enter(argv), cwd="/", text=True, capture_output=True, timeout=timeout_s,
-                                  env=self._environment(env), input=input_text if input_text is not None else "")
+            done = subprocess.run(
+                self._enter(argv),
+                cwd="/",
+                text=True,
+                capture_output=True,
+                timeout=timeout_s,
+                env=self._environment(env),
+                input=input_text if input_text is not None else "",
+            )
         except subprocess.TimeoutExpired as late:
-            raise LabError(f"on host {self.name}, not finished within {timeout_s:g} s: {' '.join(map(str, argv))}") from late
+            raise LabError(
+                f"on host {self.name}, not finished within {timeout_s:g} s: "
+                f"{' '.join(map(str, argv))}"
+            ) from late
         if check and done.returncode != 0:
-            raise LabError(f"on host {self.name}, {' '.join(map(str, argv))} exited {done.returncode}: "
-                           f"{done.stderr.strip() or done.stdout.strip()}")
+            raise LabError(
+                f"on host {self.name}, {' '.join(map(str, argv))} exited {done.returncode}: "
+                f"{done.stderr.strip() or done.stdout.strip()}"
+            )
         return done
 
     def exec_here(self, argv: list[str]) -> int:
         """Runs a program in the host with this terminal as its own."""
-        return subprocess.run(self._enter(argv), env=self._environment({"TERM": os.environ.get("TERM", "dumb")})).returncode
+        return subprocess.run(
+            self._enter(argv), env=self._environment({"TERM": os.environ.get("TERM", "dumb")})
+        ).returncode
 
     def spawn(self, argv: list[str], log_name: str, env: dict | None = None) -> subprocess.Popen:
-        """Starts a long-lived program, detached; its output goes to LAB/<host>/log/<log_name>.log."""
+        """Starts a long-lived program, detached; its output goes to
+        LAB/<host>/log/<log_name>.log."""
         with open(self.dir / "log" / f"{log_name}.log", "ab") as log:
-            return subprocess.Popen(self._enter(argv), cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                    env=self._environment(env), start_new_session=True)
+            return subprocess.Popen(
+                self._enter(argv),
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self._environment(env),
+                start_new_session=True,
+            )
 
-    def virsh(self, *argv: str, check: bool = True, timeout_s: float = 60) -> subprocess.CompletedProcess:
+    def virsh(
+        self, *argv: str, check: bool = True, timeout_s: float = 60
+    ) -> subprocess.CompletedProcess:
         return self.exec(["virsh", "-q", *argv], check=check, timeout_s=timeout_s)
 
     def path(self, inside: str) -> pathlib.Path:

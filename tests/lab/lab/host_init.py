@@ -1,8 +1,10 @@
-"""The job of this program is: to be process 1 of one lab host. It mounts what is private to the host, then reaps for ever.
+"""The job of this program is: to be process 1 of one lab host. It mounts what is private to the
+host, then reaps for ever.
 
-Started by Host.boot() in fresh mount, UTS and pid namespaces; killing it is the power cut, for the kernel then kills every
-process of its pid namespace at once. Its argument is a JSON file: {"hostname", "boot_id_file", "report", "tmpfs": [path…],
-"binds": {target: source}}. When all is mounted it writes {"pid", "start"} as seen from outside to the report file.
+Started by Host.boot() in fresh mount, UTS and pid namespaces; killing it is the power cut, for the
+kernel then kills every process of its pid namespace at once. Its argument is a JSON file:
+{"hostname", "boot_id_file", "report", "tmpfs": [path…], "binds": {target: source}}. When all is
+mounted it writes {"pid", "start"} as seen from outside to the report file.
 """
 
 import json

@@ -1,8 +1,10 @@
-"""The job of Lab is: two hosts, a witness and a switch on this machine, as many labs side by side as wanted.
+"""The job of Lab is: two hosts, a witness and a switch on this machine, as many labs side by side
+as wanted.
 
-Everything of a lab is in /var/tmp/havm-lab-<name>/ (or under $HAVM_LAB_DIR), in network namespaces called havm-<name>-… and in
-processes inside them; down() removes all of it. A lab belongs to the process that made it: when that one died,
-Lab.cleanup_stale() of any later run removes it. A lab made with keep=True stays until down() or the machine's next boot.
+Everything of a lab is in /var/tmp/havm-lab-<name>/ (or under $HAVM_LAB_DIR), in network namespaces
+called havm-<name>-… and in processes inside them; down() removes all of it. A lab belongs to the
+process that made it: when that one died, Lab.cleanup_stale() of any later run removes it. A lab
+made with keep=True stays until down() or the machine's next boot.
 """
 
 import json
@@ -43,7 +45,7 @@ class Lab:
         self.history_path = self.dir / HISTORY_NAME
         self._history: HistoryWriter | None = None
 
-    # --- life ----------------------------------------------------------------------------------------------------------
+    # --- life -------------------------------------------------------------------------------------
 
     def up(self, *, keep: bool = False, boot: bool = True) -> "Lab":
         if os.geteuid() != 0:
@@ -93,7 +95,8 @@ class Lab:
         if self._history:
             self._history.close()
             self._history = None
-        # mounts were private to the hosts' namespaces and ended with them; a busy file system still needs a moment
+        # mounts were private to the hosts' namespaces and ended with them; a busy file system still
+        # needs a moment
         wait_until(f"{self.dir} to be removed", self._remove_dir, 10, 0.1)
 
     def _remove_dir(self) -> bool:
@@ -101,8 +104,12 @@ class Lab:
         return not self.dir.exists()
 
     def _write_owner(self, keep: bool) -> None:
-        owner = {"pid": os.getpid(), "start": procs.start_ticks(os.getpid()), "keep": keep,
-                 "machine_boot_id": pathlib.Path(MACHINE_BOOT_ID).read_text().strip()}
+        owner = {
+            "pid": os.getpid(),
+            "start": procs.start_ticks(os.getpid()),
+            "keep": keep,
+            "machine_boot_id": pathlib.Path(MACHINE_BOOT_ID).read_text().strip(),
+        }
         (self.dir / "owner.json").write_text(json.dumps(owner))
 
     def _is_stale(self) -> bool:
@@ -116,7 +123,11 @@ class Lab:
 
     @staticmethod
     def all_labs() -> list["Lab"]:
-        return [Lab(path.name.removeprefix(PREFIX)) for path in sorted(labs_dir().glob(f"{PREFIX}*")) if path.is_dir()]
+        return [
+            Lab(path.name.removeprefix(PREFIX))
+            for path in sorted(labs_dir().glob(f"{PREFIX}*"))
+            if path.is_dir()
+        ]
 
     @staticmethod
     def cleanup_stale() -> list[str]:
@@ -126,7 +137,7 @@ class Lab:
             lab.down()
         return [lab.name for lab in stale]
 
-    # --- power and wires -----------------------------------------------------------------------------------------------
+    # --- power and wires --------------------------------------------------------------------------
 
     def boot(self, host: Host) -> None:
         self.network.set_host(host.name, True)
@@ -134,10 +145,11 @@ class Lab:
         self.mark("boot", host=host.name)
 
     def power_cut(self, host: Host) -> int:
-        """Links down first (a dying host says no goodbye), then SIGKILL of everything on it. Returns the cut's BOOTTIME ns.
+        """Links down first (a dying host says no goodbye), then SIGKILL of everything on it.
+        Returns the cut's BOOTTIME ns.
 
-        In the moment between the two an honest host acknowledges nothing that its partner lacks; what a dishonest one
-        acknowledges then is lost, and counted."""
+        In the moment between the two an honest host acknowledges nothing that its partner lacks;
+        what a dishonest one acknowledges then is lost, and counted."""
         self.network.set_host(host.name, False)
         cut_ns = self.mark("cut", host=host.name)
         time.sleep(CABLES_BEFORE_POWER_S)
@@ -150,7 +162,8 @@ class Lab:
         return self.mark("cut", link=link)
 
     def cut_between_hosts(self, keep_witness_for: set[str]) -> int:
-        """Both links between A and B are cut; the witness stays reachable from the hosts named, silently lost for the others."""
+        """Both links between A and B are cut; the witness stays reachable from the hosts named,
+        silently lost for the others."""
         self.network.set_link("repl", False)
         self.network.set_path("lan", "a", "b", False)
         for host in self.hosts.keys() - keep_witness_for:
@@ -172,13 +185,19 @@ class Lab:
         self.network.set_path("lan", host, "w", True)
         self.mark("restored")
 
-    # --- the witness's machine -----------------------------------------------------------------------------------------
+    # --- the witness's machine --------------------------------------------------------------------
 
     def spawn_on_witness(self, argv: list[str], record: str) -> None:
         """A long-lived program in the witness's network namespace, remembered by name."""
         with open(self.dir / "log" / f"{record}.log", "ab") as log:
-            process = subprocess.Popen(["ip", "netns", "exec", self.network.namespaces["w"], *map(str, argv)], cwd="/",
-                                       stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+            process = subprocess.Popen(
+                ["ip", "netns", "exec", self.network.namespaces["w"], *map(str, argv)],
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
         self._record(f"{record}.json", process.pid)
 
     def kill_on_witness(self, record: str) -> None:
@@ -186,7 +205,9 @@ class Lab:
         known = json.loads((self.dir / f"{record}.json").read_text())
         if procs.alive(known["pid"], known["start"]):
             os.kill(known["pid"], 9)
-        wait_until(f"{record} to be gone", lambda: not procs.alive(known["pid"], known["start"]), 10)
+        wait_until(
+            f"{record} to be gone", lambda: not procs.alive(known["pid"], known["start"]), 10
+        )
 
     def _record(self, name: str, pid: int) -> None:
         (self.dir / name).write_text(json.dumps({"pid": pid, "start": procs.start_ticks(pid)}))
@@ -198,24 +219,37 @@ class Lab:
             return
         procs.end(known["pid"], known["start"])
 
-    # --- the observer --------------------------------------------------------------------------------------------------
+    # --- the observer -----------------------------------------------------------------------------
 
     def _start_observer(self) -> None:
-        (self.dir / "hosts.json").write_text(json.dumps({name: self.network.inode(name) for name in self.hosts}))
+        (self.dir / "hosts.json").write_text(
+            json.dumps({name: self.network.inode(name) for name in self.hosts})
+        )
         self.history_path.touch()
         package_root = pathlib.Path(__file__).resolve().parents[1]
         with open(self.dir / "log" / "observer.log", "ab") as log:
-            process = subprocess.Popen(["/usr/bin/python3", "-m", "lab.observer", str(self.dir), str(self.history_path)],
-                                       cwd=package_root, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                       start_new_session=True)
+            process = subprocess.Popen(
+                ["/usr/bin/python3", "-m", "lab.observer", str(self.dir), str(self.history_path)],
+                cwd=package_root,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
         self._record("observer.json", process.pid)
-        wait_until(f"the observer to sample (see {self.dir}/log/observer.log)", self.history_path.read_bytes, 20)
+        wait_until(
+            f"the observer to sample (see {self.dir}/log/observer.log)",
+            self.history_path.read_bytes,
+            20,
+        )
 
     def observe(self, vm: str) -> None:
         """From now on the observer listens to this VM on both hosts."""
         (self.dir / "vms" / vm).touch()
         sockets = [host.dir / "observer" / f"{vm}.sock" for host in self.hosts.values()]
-        wait_until(f"the observer to listen for {vm}", lambda: all(path.exists() for path in sockets), 20)
+        wait_until(
+            f"the observer to listen for {vm}", lambda: all(path.exists() for path in sockets), 20
+        )
 
     def mark(self, name: str, **fields) -> int:
         if not self._history:
@@ -229,14 +263,23 @@ class Lab:
         """Copies the history and every log to a directory that outlives the lab."""
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir(parents=True)
-        sources = {"history.jsonl": self.history_path, "log": self.dir / "log", "hosts.json": self.dir / "hosts.json"}
+        sources = {
+            "history.jsonl": self.history_path,
+            "log": self.dir / "log",
+            "hosts.json": self.dir / "hosts.json",
+        }
         for host in self.hosts.values():
             sources[f"{host.name}-log"] = host.dir / "log"
             sources[f"{host.name}-libvirt"] = host.dir / "log-libvirt"
             sources[f"{host.name}-havm"] = host.dir / "lib-havm"
         for name, source in sources.items():
             if source.is_dir():
-                shutil.copytree(source, target / name, ignore_dangling_symlinks=True, copy_function=_copy_if_small)
+                shutil.copytree(
+                    source,
+                    target / name,
+                    ignore_dangling_symlinks=True,
+                    copy_function=_copy_if_small,
+                )
             elif source.exists():
                 shutil.copy(source, target / name)
 

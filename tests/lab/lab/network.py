@@ -1,8 +1,10 @@
-"""The job of this module is: the lab's wires. One network namespace per host and for the witness, and a private switch.
+"""The job of this module is: the lab's wires. One network namespace per host and for the witness,
+and a private switch.
 
-Both links run through the switch namespace, a bridge each: `repl` (A and B) and `lan` (A, B and the witness). A wire is cut at
-the switch, so that the hosts keep their interface and address and packets vanish without an error, as with a pulled
-cable. Inside a host the interfaces are called repl0 and lan0. Nothing is reachable from outside these namespaces.
+Both links run through the switch namespace, a bridge each: `repl` (A and B) and `lan` (A, B and the
+witness). A wire is cut at the switch, so that the hosts keep their interface and address and
+packets vanish without an error, as with a pulled cable. Inside a host the interfaces are called
+repl0 and lan0. Nothing is reachable from outside these namespaces.
 """
 
 import os
@@ -39,7 +41,20 @@ class Network:
             ip("-n", switch, "link", "set", link, "up")
             for host, address in members.items():
                 inside = self.namespaces[host]
-                ip("-n", switch, "link", "add", f"{link}-{host}", "type", "veth", "peer", "name", f"{link}0", "netns", inside)
+                ip(
+                    "-n",
+                    switch,
+                    "link",
+                    "add",
+                    f"{link}-{host}",
+                    "type",
+                    "veth",
+                    "peer",
+                    "name",
+                    f"{link}0",
+                    "netns",
+                    inside,
+                )
                 ip("-n", switch, "link", "set", f"{link}-{host}", "master", link, "up")
                 ip("-n", inside, "addr", "add", f"{address}/24", "dev", f"{link}0")
                 ip("-n", inside, "link", "set", f"{link}0", "up")
@@ -71,14 +86,28 @@ class Network:
                 self.set_port(link, host, up)
 
     def set_direction(self, link: str, source: str, target: str, up: bool) -> None:
-        """Only the packets from source to target: they are sent to a hardware address nobody has."""
+        """Only the packets from source to target: they are sent to a hardware address nobody
+        has."""
         name, device, address = self.namespaces[source], f"{link}0", ADDRESSES[link][target]
         if up:
             ip("-n", name, "neigh", "del", address, "dev", device)
         else:
-            ip("-n", name, "neigh", "replace", address, "lladdr", NOWHERE, "dev", device, "nud", "permanent")
+            ip(
+                "-n",
+                name,
+                "neigh",
+                "replace",
+                address,
+                "lladdr",
+                NOWHERE,
+                "dev",
+                device,
+                "nud",
+                "permanent",
+            )
 
     def set_path(self, link: str, one: str, other: str, up: bool) -> None:
-        """The packets between two members of a link, both ways; the other members notice nothing."""
+        """The packets between two members of a link, both ways; the other members notice
+        nothing."""
         self.set_direction(link, one, other, up)
         self.set_direction(link, other, one, up)

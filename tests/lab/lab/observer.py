@@ -1,10 +1,13 @@
-"""The job of the observer is: to write down, from outside both hosts, what the guests say and which QEMUs may run.
+"""The job of the observer is: to write down, from outside both hosts, what the guests say and which
+QEMUs may run.
 
-It listens on one serial socket per host and VM (a directory of the lab bind-mounted into that host, so that it knows who
-speaks) and takes a sample of all QEMU processes of the observed VMs every 50 ms. It judges nothing: verdict.py does.
+It listens on one serial socket per host and VM (a directory of the lab bind-mounted into that host,
+so that it knows who speaks) and takes a sample of all QEMU processes of the observed VMs every 50
+ms. It judges nothing: verdict.py does.
 
-Run as `python3 -m lab.observer LAB_DIR HISTORY`, with LAB_DIR/vms/<name> naming the VMs to observe (new ones are picked up) and
-LAB_DIR/hosts.json giving {"a": network namespace inode, …}. Ends on SIGTERM.
+Run as `python3 -m lab.observer LAB_DIR HISTORY`, with LAB_DIR/vms/<name> naming the VMs to observe
+(new ones are picked up) and LAB_DIR/hosts.json giving {"a": network namespace inode, …}. Ends on
+SIGTERM.
 """
 
 import json
@@ -19,16 +22,21 @@ from . import procs
 from .history import HistoryWriter
 
 SAMPLE_S = 0.05
-REPEAT_SAMPLE_NS = 1_000_000_000  # an unchanged sample is written this often, as proof that the sampler lived
+REPEAT_SAMPLE_NS = (
+    1_000_000_000  # an unchanged sample is written this often, as proof that the sampler lived
+)
 MAX_LINE_BYTES = 4096
 
 
 class Sampler:
-    """Finds the QEMUs of VMs by scanning /proc; remembers what each pid is, so that a scan stays cheap."""
+    """Finds the QEMUs of VMs by scanning /proc; remembers what each pid is, so that a scan stays
+    cheap."""
 
     def __init__(self, hosts: dict[str, int]):
         self._host_of_net = {inode: host for host, inode in hosts.items()}
-        self._known: dict[int, tuple | None] = {}  # pid → (start, vm, host), or None for anything else
+        self._known: dict[
+            int, tuple | None
+        ] = {}  # pid → (start, vm, host), or None for anything else
 
     def sample(self) -> dict[str, list[dict]]:
         pids = set(procs.all_pids())
@@ -41,7 +49,9 @@ class Sampler:
             fields = procs.stat_fields(pid) if what else None
             if not fields or fields[0] in "ZX" or int(fields[19]) != what[0]:
                 continue
-            vms.setdefault(what[1], []).append({"host": what[2], "pid": pid, "start": what[0], "state": fields[0]})
+            vms.setdefault(what[1], []).append(
+                {"host": what[2], "pid": pid, "start": what[0], "state": fields[0]}
+            )
         return vms
 
     def _identify(self, pid: int) -> None:
@@ -50,12 +60,20 @@ class Sampler:
             self._known[pid] = None  # a kernel thread or a zombie
             return
         if not os.path.basename(words[0]).startswith("qemu-system-"):
-            # a process that is just being made becomes QEMU by exec with the same pid: look again while it is young
+            # a process that is just being made becomes QEMU by exec with the same pid: look again
+            # while it is young
             if "qemu" not in words[0] and not self._young(pid):
                 self._known[pid] = None
             return
         host = self._host_of_net.get(procs.namespace_id(pid, "net"))
-        name = next((word.split(",")[0].removeprefix("guest=") for word in words if word.startswith("guest=")), None)
+        name = next(
+            (
+                word.split(",")[0].removeprefix("guest=")
+                for word in words
+                if word.startswith("guest=")
+            ),
+            None,
+        )
         start = procs.start_ticks(pid)
         self._known[pid] = (start, name, host) if host and name and start is not None else None
 
@@ -87,7 +105,8 @@ class Observer:
                 self._take_sample()
                 due = max(due + int(SAMPLE_S * 1e9), now)
             ready = self._selector.select(max(0.0, (due - procs.boottime_ns()) / 1e9))
-            # one time for the whole batch: what became readable together has no order that could be known
+            # one time for the whole batch: what became readable together has no order that could be
+            # known
             t = procs.boottime_ns()
             for key, _ in ready:
                 key.data(key.fileobj, t)

@@ -1,6 +1,8 @@
-"""The job of this module is: to find processes by what they belong to (namespace, name, start time) and to end them by pid.
+"""The job of this module is: to find processes by what they belong to (namespace, name, start time)
+and to end them by pid.
 
-A pid alone names nothing for long: every pid that is stored goes with its start time (field 22 of /proc/PID/stat, ticks).
+A pid alone names nothing for long: every pid that is stored goes with its start time (field 22 of
+/proc/PID/stat, ticks).
 """
 
 import os
@@ -44,7 +46,10 @@ def all_pids() -> list[int]:
 
 def command_line(pid: int) -> list[str]:
     try:
-        return [os.fsdecode(word) for word in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:-1]]
+        return [
+            os.fsdecode(word)
+            for word in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:-1]
+        ]
     except OSError:
         return []
 
@@ -67,11 +72,14 @@ def in_namespace(kind: str, inode: int) -> list[int]:
 
 
 def kill_namespace(inodes: dict[str, int], deadline_s: float = 20) -> int:
-    """SIGKILLs every process in any of these namespaces ({"net": inode, …}), again until there is none. Returns how many."""
+    """SIGKILLs every process in any of these namespaces ({"net": inode, …}), again until there is
+    none. Returns how many."""
     killed: set[int] = set()
     deadline = time.monotonic() + deadline_s
     while True:
-        left = {pid for kind, inode in inodes.items() for pid in in_namespace(kind, inode)} - {os.getpid()}
+        left = {pid for kind, inode in inodes.items() for pid in in_namespace(kind, inode)} - {
+            os.getpid()
+        }
         if not left:
             return len(killed)
         if time.monotonic() > deadline:
@@ -104,7 +112,8 @@ def boottime_ns() -> int:
 
 
 def wait_until(what: str, condition, deadline_s: float, poll_s: float = 0.05):
-    """Polls until condition() is truthy and returns that value; LabError with `what` at the deadline."""
+    """Polls until condition() is truthy and returns that value; LabError with `what` at the
+    deadline."""
     deadline = time.monotonic() + deadline_s
     while True:
         value = condition()

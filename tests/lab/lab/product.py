@@ -1,7 +1,8 @@
-"""The job of Product is: havm's programs in a lab, started as a service manager would start them, and its CLI as a person types it.
+"""The job of Product is: havm's programs in a lab, started as a service manager would start them,
+and its CLI as a person types it.
 
-Programs come from one directory of a build; some can be replaced by deliberately broken builds. Nothing of the checkout is
-assumed inside the hosts but that directory's absolute path.
+Programs come from one directory of a build; some can be replaced by deliberately broken builds.
+Nothing of the checkout is assumed inside the hosts but that directory's absolute path.
 """
 
 import json
@@ -26,19 +27,33 @@ SYNC_S = 180
 
 def bin_dir() -> pathlib.Path:
     """Where the built programs are: $HAVM_BIN_DIR, else the release build."""
-    return pathlib.Path(os.environ.get("HAVM_BIN_DIR", ROOT / "build" / "release" / "bin")).absolute()
+    return pathlib.Path(
+        os.environ.get("HAVM_BIN_DIR", ROOT / "build" / "release" / "bin")
+    ).absolute()
 
 
 class Product:
-    def __init__(self, lab: Lab, *, timing: str = "default", replaced: dict[str, str] | None = None,
-                 binaries: pathlib.Path | None = None):
+    def __init__(
+        self,
+        lab: Lab,
+        *,
+        timing: str = "default",
+        replaced: dict[str, str] | None = None,
+        binaries: pathlib.Path | None = None,
+    ):
         """`replaced` maps a program to the file in the bin directory that stands in for it."""
         self.lab = lab
         self.timing = timing
         self.bin = binaries or bin_dir()
-        missing = [name for name in {*PROGRAMS, *(replaced or {}).values()} if not (self.bin / name).exists()]
+        missing = [
+            name
+            for name in {*PROGRAMS, *(replaced or {}).values()}
+            if not (self.bin / name).exists()
+        ]
         if missing:
-            raise LabError(f"{self.bin} has no {', '.join(sorted(missing))}; run ./dev build release first")
+            raise LabError(
+                f"{self.bin} has no {', '.join(sorted(missing))}; run ./dev build release first"
+            )
         if replaced:
             self.bin = self._copy_with(replaced)
         self._write_configuration()
@@ -59,19 +74,37 @@ class Product:
             "nodes": {name: {"links": addresses} for name, addresses in links.items()},
             "witness": {"address": ADDRESSES["lan"]["w"], "port": WITNESS_PORT},
             "timing": {"profile": self.timing},
-            "ports": {"heartbeat": 7601, "peer": 7602, "replication": {"first": 7700, "last": 7899}},
+            "ports": {
+                "heartbeat": 7601,
+                "peer": 7602,
+                "replication": {"first": 7700, "last": 7899},
+            },
         }
 
     def _write_configuration(self) -> None:
         for host in self.lab.hosts.values():
-            host.path("/etc/havm/cluster.json").write_text(json.dumps(self.configuration(), indent=2) + "\n")
+            host.path("/etc/havm/cluster.json").write_text(
+                json.dumps(self.configuration(), indent=2) + "\n"
+            )
 
-    # --- programs ------------------------------------------------------------------------------------------------------
+    # --- programs ---------------------------------------------------------------------------------
 
     def start_witness(self) -> None:
-        self.lab.spawn_on_witness([self.bin / "havm-witness", "--listen", f"{ADDRESSES['lan']['w']}:{WITNESS_PORT}", "--db",
-                                   self.lab.dir / "witness.db"], "havm-witness")
-        wait_until(f"havm-witness to answer (see {self.lab.dir}/log/havm-witness.log)", self._witness_answers, READY_S)
+        self.lab.spawn_on_witness(
+            [
+                self.bin / "havm-witness",
+                "--listen",
+                f"{ADDRESSES['lan']['w']}:{WITNESS_PORT}",
+                "--db",
+                self.lab.dir / "witness.db",
+            ],
+            "havm-witness",
+        )
+        wait_until(
+            f"havm-witness to answer (see {self.lab.dir}/log/havm-witness.log)",
+            self._witness_answers,
+            READY_S,
+        )
 
     def _witness_answers(self) -> bool:
         probe = f"exec 3<>/dev/tcp/{ADDRESSES['lan']['w']}/{WITNESS_PORT}"
@@ -84,8 +117,12 @@ class Product:
 
     def start_havmd(self, host: Host) -> None:
         host.spawn([str(self.bin / "havmd"), "--config", "/etc/havm/cluster.json"], "havmd")
-        wait_until(f"havmd of host {host.name} to answer (see {host.dir}/log/havmd.log)",
-                   lambda: self.havm(host, "version", check=False).returncode == 0, READY_S, 0.1)
+        wait_until(
+            f"havmd of host {host.name} to answer (see {host.dir}/log/havmd.log)",
+            lambda: self.havm(host, "version", check=False).returncode == 0,
+            READY_S,
+            0.1,
+        )
 
     def start(self) -> None:
         """Witness and both agents, on hosts that are on."""
@@ -105,12 +142,16 @@ class Product:
             raise LabError(f"no {program} runs on host {host.name}")
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
-        wait_until(f"{program} to be gone", lambda: not any(procs.alive(pid) for pid in pids), 10, 0.01)
+        wait_until(
+            f"{program} to be gone", lambda: not any(procs.alive(pid) for pid in pids), 10, 0.01
+        )
         self.lab.mark("killed", host=host.name, program=program)
 
-    # --- the CLI -------------------------------------------------------------------------------------------------------
+    # --- the CLI ----------------------------------------------------------------------------------
 
-    def havm(self, host: Host, *argv: str, check: bool = True, timeout_s: float = SYNC_S) -> subprocess.CompletedProcess:
+    def havm(
+        self, host: Host, *argv: str, check: bool = True, timeout_s: float = SYNC_S
+    ) -> subprocess.CompletedProcess:
         return host.exec([str(self.bin / "havm"), *argv], check=check, timeout_s=timeout_s)
 
     def json(self, host: Host, *argv: str) -> dict:
@@ -122,15 +163,29 @@ class Product:
     def events(self, host: Host, vm: str) -> list[dict]:
         return self.json(host, "explain", vm)["events"]
 
-    def wait_event(self, host: Host, vm: str, kind: str, since_ns: int, deadline_s: float = SYNC_S) -> dict:
+    def wait_event(
+        self, host: Host, vm: str, kind: str, since_ns: int, deadline_s: float = SYNC_S
+    ) -> dict:
         """The first event of this kind after a time, on this boot of the host."""
+
         def found() -> dict | None:
-            return next((each for each in self.events(host, vm) if each["kind"] == kind and each["time_ns"] > since_ns), None)
+            return next(
+                (
+                    each
+                    for each in self.events(host, vm)
+                    if each["kind"] == kind and each["time_ns"] > since_ns
+                ),
+                None,
+            )
 
         return wait_until(f"host {host.name} to tell '{kind}' of {vm}", found, deadline_s, 0.2)
 
     def wait_in_sync(self, host: Host, vm: str, deadline_s: float = SYNC_S) -> None:
-        self.havm(host, "wait", vm, "in-sync", "--timeout", f"{deadline_s:g}", timeout_s=deadline_s + 10)
+        self.havm(
+            host, "wait", vm, "in-sync", "--timeout", f"{deadline_s:g}", timeout_s=deadline_s + 10
+        )
 
     def wait_running(self, host: Host, vm: str, deadline_s: float = SYNC_S) -> None:
-        self.havm(host, "wait", vm, "running", "--timeout", f"{deadline_s:g}", timeout_s=deadline_s + 10)
+        self.havm(
+            host, "wait", vm, "running", "--timeout", f"{deadline_s:g}", timeout_s=deadline_s + 10
+        )

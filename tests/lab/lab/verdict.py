@@ -1,11 +1,14 @@
-"""The job of the verdict is: to decide from the observer's history alone whether data was lost or a VM ran twice.
+"""The job of the verdict is: to decide from the observer's history alone whether data was lost or a
+VM ran twice.
 
-Pure functions over a list of records (history.py). havm is not asked. A verdict is "pass" only when there was enough evidence;
-"inconclusive" is a failure of the test. What counts:
-  acked_lost  stamps reported on serial before a boot that this boot did not find on the disk, plus holes and bad checksums
-  ran_twice   a stamp of one boot after a later boot had begun, or two QEMUs of the VM both not stopped in one sample
-  evidence    ≥ 50 stamps reported before the cut, the last one ≤ 1 s before it; no stamp missing from a boot's sequence; the
-              sampler never silent for more than 2 s
+Pure functions over a list of records (history.py). havm is not asked. A verdict is "pass" only when
+there was enough evidence; "inconclusive" is a failure of the test. What counts:
+  acked_lost  stamps reported on serial before a boot that this boot did not find on the disk, plus
+              holes and bad checksums
+  ran_twice   a stamp of one boot after a later boot had begun, or two QEMUs of the VM both not
+              stopped in one sample
+  evidence    ≥ 50 stamps reported before the cut, the last one ≤ 1 s before it; no stamp missing
+              from a boot's sequence; the sampler never silent for more than 2 s
 """
 
 import dataclasses
@@ -54,19 +57,27 @@ def guest_story(records: list[dict], vm: str) -> GuestStory:
         if match := STAMP.match(record["text"]):
             story.stamps.append(Stamp(record["t"], record["host"], match[1], int(match[2])))
         elif match := BOOT.match(record["text"]):
-            story.boots.append(Boot(record["t"], record["host"], match[2], int(match[3]), int(match[4])))
+            story.boots.append(
+                Boot(record["t"], record["host"], match[2], int(match[3]), int(match[4]))
+            )
         elif IOERROR.match(record["text"]):
             story.io_errors += 1
     return story
 
 
 def acked_lost(story: GuestStory) -> int:
-    """The worst count over all boots: reported by an earlier boot, not there (or not intact) at this one."""
+    """The worst count over all boots: reported by an earlier boot, not there (or not intact) at
+    this one."""
     began = {boot.nonce: boot.t for boot in story.boots}
     worst = 0
     for boot in story.boots:
-        earlier = [stamp.number for stamp in story.stamps
-                   if stamp.nonce != boot.nonce and stamp.t <= boot.t and began.get(stamp.nonce, 0) <= boot.t]
+        earlier = [
+            stamp.number
+            for stamp in story.stamps
+            if stamp.nonce != boot.nonce
+            and stamp.t <= boot.t
+            and began.get(stamp.nonce, 0) <= boot.t
+        ]
         worst = max(worst, max(0, max(earlier, default=0) - boot.last) + boot.bad)
     return worst
 
@@ -77,8 +88,11 @@ def interleaved(story: GuestStory) -> str | None:
     for stamp in story.stamps:
         for boot in story.boots:
             if boot.nonce != stamp.nonce and stamp.t > boot.t > began.get(stamp.nonce, 0):
-                return (f"stamp {stamp.number} of boot {stamp.nonce} ({stamp.host}) came after boot {boot.nonce} "
-                        f"({boot.host}) had begun")
+                return (
+                    f"stamp {stamp.number} of boot {stamp.nonce} ({stamp.host}) "
+                    f"came after boot {boot.nonce} "
+                    f"({boot.host}) had begun"
+                )
     return None
 
 
@@ -89,13 +103,16 @@ def doubled(records: list[dict], vm: str) -> str | None:
             continue
         running = [qemu for qemu in record["vms"].get(vm, []) if qemu["state"] not in "TtZX"]
         if len(running) > 1:
-            where = ", ".join(f"pid {qemu['pid']} on {qemu['host']} ({qemu['state']})" for qemu in running)
+            where = ", ".join(
+                f"pid {qemu['pid']} on {qemu['host']} ({qemu['state']})" for qemu in running
+            )
             return f"at {record['t']} two QEMUs could run: {where}"
     return None
 
 
 def unheard(story: GuestStory) -> str | None:
-    """A gap in the sequence of one boot: the observer missed lines, so it cannot vouch for what was acknowledged."""
+    """A gap in the sequence of one boot: the observer missed lines, so it cannot vouch for what was
+    acknowledged."""
     for boot in story.boots:
         expected = boot.last + 1
         for stamp in story.stamps:
@@ -105,23 +122,40 @@ def unheard(story: GuestStory) -> str | None:
                 return f"boot {boot.nonce} reported stamp {stamp.number} where {expected} was due"
             expected += 1
     strangers = {stamp.nonce for stamp in story.stamps} - {boot.nonce for boot in story.boots}
-    return f"stamps of boots that never announced themselves: {sorted(strangers)}" if strangers else None
+    return (
+        f"stamps of boots that never announced themselves: {sorted(strangers)}"
+        if strangers
+        else None
+    )
 
 
 def sampler_silence(records: list[dict], since: int, until: int) -> str | None:
-    times = [since] + [r["t"] for r in records if r["kind"] == "sample" and since < r["t"] < until] + [until]
+    times = (
+        [since]
+        + [r["t"] for r in records if r["kind"] == "sample" and since < r["t"] < until]
+        + [until]
+    )
     worst = max(later - earlier for earlier, later in zip(times, times[1:]))
-    return f"no sample of the processes for {worst / 1e9:.1f} s" if worst > SAMPLER_SILENCE_NS else None
+    return (
+        f"no sample of the processes for {worst / 1e9:.1f} s"
+        if worst > SAMPLER_SILENCE_NS
+        else None
+    )
 
 
 def last_cut(records: list[dict]) -> int | None:
-    cuts = [record["t"] for record in records if record["kind"] == "mark" and record["name"] == "cut"]
+    cuts = [
+        record["t"] for record in records if record["kind"] == "mark" and record["name"] == "cut"
+    ]
     return max(cuts, default=None)
 
 
-def judge(records: list[dict], vm: str, *, cut_ns: int | None = None, expect_boot: bool = True) -> dict:
-    """The verdict on one fault at `cut_ns` (default: the last "cut" mark). `expect_boot`: the VM must boot again after it;
-    otherwise it must go on stamping without a boot or resume by itself."""
+def judge(
+    records: list[dict], vm: str, *, cut_ns: int | None = None, expect_boot: bool = True
+) -> dict:
+    """The verdict on one fault at `cut_ns` (default: the last "cut" mark). `expect_boot`: the VM
+    must boot again after it; otherwise it must go on stamping without a boot or resume by
+    itself."""
     records = sorted(records, key=lambda each: each["t"])
     cut_ns = last_cut(records) if cut_ns is None else cut_ns
     story = guest_story(records, vm)
@@ -158,9 +192,15 @@ def judge(records: list[dict], vm: str, *, cut_ns: int | None = None, expect_boo
 def _evidence_around(records, story, cut_ns, before, after, expect_boot) -> list[str]:
     doubts = []
     if len(before) < ENOUGH_STAMPS:
-        doubts.append(f"only {len(before)} stamps were acknowledged before the cut, {ENOUGH_STAMPS} are needed")
+        doubts.append(
+            f"only {len(before)} stamps were acknowledged before the cut, "
+            f"{ENOUGH_STAMPS} are needed"
+        )
     elif cut_ns - before[-1].t > LAST_STAMP_NS:
-        doubts.append(f"the last stamp was {(cut_ns - before[-1].t) / 1e9:.1f} s before the cut, 1 s is the limit")
+        doubts.append(
+            f"the last stamp was {(cut_ns - before[-1].t) / 1e9:.1f} s before the cut, "
+            f"1 s is the limit"
+        )
     booted = [boot for boot in story.boots if boot.t > cut_ns]
     if expect_boot and not booted:
         doubts.append("the VM did not boot again after the cut")
