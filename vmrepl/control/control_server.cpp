@@ -1,0 +1,254 @@
+#include "vmrepl/control/control_server.hpp"
+
+#include <deque>
+#include <optional>
+#include <set>
+#include <utility>
+
+#include <boost/asio/local/stream_protocol.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/read_until.hpp>
+#include <boost/asio/write.hpp>
+
+#include "vmrepl/nbd/unix_listener.hpp"
+
+namespace havm {
+namespace {
+
+using Json = nlohmann::json;
+using Socket = boost::asio::local::stream_protocol::socket;
+using ErrorCode = boost::system::error_code;
+
+std::string to_line(const Json& value) {
+  return value.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
+}
+
+Json reply_json(const Json& id, const Result<Json>& outcome) {
+  Json reply;
+  reply["id"] = id;
+  reply["ok"] = outcome.has_value();
+  if (outcome)
+    reply["result"] = outcome.value().is_null() ? Json::object() : outcome.value();
+  else
+    reply["error"] = outcome.error().message;
+  return reply;
+}
+
+}  // namespace
+
+struct ControlServer::State : std::enable_shared_from_this<ControlServer::State> {
+  struct Client : std::enable_shared_from_this<Client> {
+    explicit Client(Socket s, State& server) : socket(std::move(s)), state(server) {}
+
+    void read();
+    void on_read(const ErrorCode& e, std::size_t bytes);
+    void send(std::string line);
+    void write_next();
+    void close();
+
+    Socket socket;
+    State& state;  // outlives its clients: it holds them, and they hold it while they wait
+    std::string input;
+    std::deque<std::string> output;
+    std::size_t output_bytes = 0;
+    bool writing = false;
+    bool subscribed = false;
+    bool closing = false;  // after what is queued
+    bool closed = false;
+  };
+  struct Command {
+    std::shared_ptr<Client> client;
+    Json id;
+    std::string cmd;
+    Json request;
+  };
+
+  State(boost::asio::any_io_executor e, std::string p, Execute x, Status s)
+      : executor(std::move(e)),
+        path(std::move(p)),
+        execute(std::move(x)),
+        status(std::move(s)),
+        acceptor(executor) {}
+
+  void accept();
+  void on_line(const std::shared_ptr<Client>& client, const std::string& line);
+  void run_next();
+
+  boost::asio::any_io_executor executor;
+  std::string path;
+  Execute execute;
+  Status status;
+  std::optional<UnixListener> listener;
+  boost::asio::local::stream_protocol::acceptor acceptor;
+  std::set<std::shared_ptr<Client>> clients;
+  std::deque<Command> waiting;
+  bool running = false;
+  bool stopped = false;
+};
+
+// ---- one client ------------------------------------------------------------------------------
+
+void ControlServer::State::Client::read() {
+  auto self = shared_from_this();
+  auto server = state.shared_from_this();
+  boost::asio::async_read_until(
+      socket, boost::asio::dynamic_buffer(input, line_bytes_max + 1), '\n',
+      [self, server](const ErrorCode& e, std::size_t bytes) { self->on_read(e, bytes); });
+}
+
+void ControlServer::State::Client::on_read(const ErrorCode& e, std::size_t bytes) {
+  if (closed || closing) return;
+  if (e == boost::asio::error::not_found) {
+    closing = true;
+    send(to_line(reply_json(nullptr, Error("a line is longer than 1 MiB"))));
+    return;
+  }
+  if (e) return close();
+  const std::string line = input.substr(0, bytes - 1);
+  input.erase(0, bytes);
+  state.on_line(shared_from_this(), line);
+  if (!closed && !closing) read();
+}
+
+void ControlServer::State::Client::send(std::string line) {
+  if (closed) return;
+  output_bytes += line.size();
+  output.push_back(std::move(line));
+  if (output_bytes > output_bytes_max) return close();
+  if (!writing) write_next();
+}
+
+void ControlServer::State::Client::write_next() {
+  if (output.empty()) {
+    if (closing) close();
+    return;
+  }
+  writing = true;
+  auto self = shared_from_this();
+  auto server = state.shared_from_this();
+  boost::asio::async_write(socket, boost::asio::buffer(output.front()),
+                           [self, server](const ErrorCode& e, std::size_t) {
+                             self->writing = false;
+                             if (self->closed) return;
+                             if (e) return self->close();
+                             self->output_bytes -= self->output.front().size();
+                             self->output.pop_front();
+                             self->write_next();
+                           });
+}
+
+void ControlServer::State::Client::close() {
+  if (closed) return;
+  closed = true;
+  ErrorCode ignored;
+  socket.close(ignored);
+  // Whoever called may be walking through the clients.
+  boost::asio::post(state.executor, [self = shared_from_this(), server = state.shared_from_this()] {
+    server->clients.erase(self);
+  });
+}
+
+// ---- the server ------------------------------------------------------------------------------
+
+void ControlServer::State::accept() {
+  acceptor.async_accept([self = shared_from_this()](const ErrorCode& e, Socket socket) {
+    if (e == boost::asio::error::operation_aborted || self->stopped) return;
+    if (!e && self->clients.size() < clients_max) {
+      auto client = std::make_shared<Client>(std::move(socket), *self);
+      self->clients.insert(client);
+      client->read();
+    }
+    self->accept();
+  });
+}
+
+void ControlServer::State::on_line(const std::shared_ptr<Client>& client, const std::string& line) {
+  Json request = Json::parse(line, nullptr, false);
+  const auto refuse = [&](const Json& id, const std::string& why) {
+    client->send(to_line(reply_json(id, Error(why))));
+  };
+  if (request.is_discarded() || !request.is_object())
+    return refuse(nullptr, "a line is not one JSON object");
+  const Json id = request.contains("id") ? request["id"] : Json();
+  if (!id.is_null() && !id.is_number_integer()) return refuse(nullptr, "'id' is not an integer");
+  const auto cmd = request.find("cmd");
+  if (cmd == request.end() || !cmd->is_string()) return refuse(id, "'cmd' is not a string");
+  if (waiting.size() >= waiting_commands_max) return refuse(id, "too many commands are waiting");
+  Command command;
+  command.client = client;
+  command.id = id;
+  command.cmd = cmd->get<std::string>();
+  request.erase("id");
+  request.erase("cmd");
+  command.request = std::move(request);
+  waiting.push_back(std::move(command));
+  run_next();
+}
+
+void ControlServer::State::run_next() {
+  if (running || waiting.empty()) return;
+  running = true;
+  Command command = std::move(waiting.front());
+  waiting.pop_front();
+  const std::weak_ptr<State> weak = weak_from_this();
+  auto reply = [weak, client = command.client, id = command.id](const Result<Json>& outcome) {
+    const auto self = weak.lock();
+    if (!self) return;
+    client->send(to_line(reply_json(id, outcome)));
+    self->running = false;
+    boost::asio::post(self->executor, [self] { self->run_next(); });
+  };
+  if (command.cmd == "subscribe") {
+    command.client->subscribed = true;
+    reply(Json::object());
+    Json first = status();
+    first["event"] = "status";
+    command.client->send(to_line(first));
+    return;
+  }
+  execute(command.cmd, command.request, std::move(reply));
+}
+
+ControlServer::ControlServer(boost::asio::any_io_executor executor, std::string path,
+                             Execute execute, Status status)
+    : state_(std::make_shared<State>(std::move(executor), std::move(path), std::move(execute),
+                                     std::move(status))) {}
+
+ControlServer::~ControlServer() {
+  stop();
+}
+
+Result<void> ControlServer::start() {
+  BOOST_OUTCOME_TRY(auto listener, UnixListener::open(state_->path, 0600));
+  const int fd = listener.take_fd().release();
+  state_->listener.emplace(std::move(listener));
+  ErrorCode e;
+  state_->acceptor.assign(boost::asio::local::stream_protocol(), fd, e);
+  if (e) {
+    ::close(fd);
+    return Error("control socket " + state_->path + ": " + e.message(), e.value());
+  }
+  state_->accept();
+  return success();
+}
+
+void ControlServer::broadcast(const Json& event) {
+  const std::string line = to_line(event);
+  for (const auto& client : state_->clients)
+    if (client->subscribed && !client->closing) client->send(line);
+}
+
+void ControlServer::stop() {
+  if (state_->stopped) return;
+  state_->stopped = true;
+  ErrorCode ignored;
+  state_->acceptor.close(ignored);
+  state_->listener.reset();
+  state_->waiting.clear();
+  for (const auto& client : state_->clients) {
+    client->closing = true;
+    if (!client->writing) client->close();
+  }
+}
+
+}  // namespace havm

@@ -1,0 +1,43 @@
+// The job of PrimaryAction: one thing that PrimaryCore wants done, and the event that answers it.
+// Data only.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "vmrepl/base/clock.hpp"
+#include "vmrepl/session/session_types.hpp"
+#include "vmrepl/wire/frame_codec.hpp"
+
+namespace havm {
+
+struct PrimaryAction {
+  enum class Kind : std::uint8_t {
+    submit_local,     // do request `id` on the own replica, then local_done
+    flush_local,      // flush own `disk`, then local_flushed
+    send,             // `frame`; a write's payload is the data of `id`
+    complete,         // request `id` with `error` (0, or ESHUTDOWN after close)
+    read_copy,        // read range of copy `id` from the own replica, then copy_read
+    copy_done,        // copy `id`: 0, or ECANCELED because the session went away
+    begin_resync,     // the partner is ready: start copying
+    session_changed,  // state() changed, or `lost` with `text` as reason
+    close_session,    // end the connection; `text` says why; no session_lost is to follow
+    synced,           // the partner's replica is complete and durably uptodate
+    deposed,          // the partner has promised a higher epoch
+    replica_failed,   // own `disk` failed with `error`
+    renew_lease,      // a grant for a request sent at `time`
+    drained,          // after close: no local I/O is left
+  };
+  explicit PrimaryAction(Kind k, OpId op = no_op) : kind(k), id(op) {}
+
+  Kind kind;
+  OpId id;
+  std::uint16_t disk = 0;
+  int error = 0;
+  SessionState state = SessionState::none;
+  FrameHeader frame;
+  TimePoint time;
+  std::string text;
+};
+
+}  // namespace havm

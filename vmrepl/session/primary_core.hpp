@@ -1,0 +1,180 @@
+// The job of PrimaryCore: decide everything about the owner's data path of one VM, all disks one
+// consistency group. Pure: events come in as calls, decisions go out as actions, appended to the
+// vector given and to be executed in order. No clock, I/O, log or throw.
+//
+// Invariants
+//  P1. While the partner is required (grow_prepare … shrink) nothing is completed that is not on
+//      both replicas; a flush or FUA only when durable on both.
+//  P2. Without the partner being required a request completes on the own replica alone, but as long
+//      as a session streams it waits for the partner too; losing the session drops that leg.
+//  P3. Held (frozen, failed, or required partner away): nothing is launched and nothing completes.
+//      Held requests are never failed; shrink() lets them go on, in order.
+//  P4. Conflicting requests run one at a time in order of arrival; each frame over a range is acked
+//      before the next over the same bytes is sent, so that acks may come in any order.
+//  P5. A flush waits for every write that arrived before it on its disk, also for those that are
+//      held by a conflict, and covers them.
+//  P6. The partner's ack is not durability: dirty() holds after a loss all that was in flight and
+//      all that no partner flush covered.
+//  P7. A failed local write, read or flush stops the data path for good (until close): the guest
+//      never sees success for what is not where it should be, nor an error.
+// Times are those given with the events. Offsets and lengths in bytes.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <string>
+#include <vector>
+
+#include "vmrepl/bitmap/dirty_bitmap.hpp"
+#include "vmrepl/bitmap/range_lock.hpp"
+#include "vmrepl/session/primary_action.hpp"
+#include "vmrepl/session/session_types.hpp"
+#include "vmrepl/session/unflushed_ranges.hpp"
+
+namespace havm {
+
+class PrimaryCore {
+ public:
+  using Actions = std::vector<PrimaryAction>;
+  // Requests and copies present at once; the NBD servers and the resync window stay far below.
+  static constexpr std::size_t requests_max = 1U << 20;
+  // Lease requests without an answer that are remembered.
+  static constexpr std::size_t leases_max = 64;
+
+  explicit PrimaryCore(const std::vector<std::uint64_t>& disk_sizes_bytes);
+
+  // The owner role. serve → open; stand-by → close.
+  void open(Epoch epoch);
+  void grow_prepare();                          // only when can_grow()
+  void grow_commit(Epoch epoch, Actions& out);  // the CAS to {both} is known and persisted
+  void freeze() { frozen_ = true; }
+  void shrink(Epoch epoch, Actions& out);  // the CAS to {self} is known and persisted
+  void close(Actions& out);                // drained follows
+
+  // Guest requests: once open and until close. Zero-length requests complete at once.
+  void submit(OpId id, const DiskRequest& request, Actions& out);
+  void local_done(OpId id, int error, Actions& out);
+  void local_flushed(std::uint16_t disk, int error, Actions& out);
+
+  // The session. Sequence 1 was the hello. Frames of an older session must not be passed in.
+  void session_opened(SessionId session, Actions& out);
+  void session_lost(const std::string& reason, Actions& out);
+  void frame(const FrameHeader& header, Actions& out);
+  void lease_due(TimePoint now, Actions& out);
+
+  // Resync: a copy takes part in the same range order as guest writes.
+  void copy(OpId id, std::uint16_t disk, std::uint64_t offset, std::uint32_t length, Actions& out);
+  void copy_read(OpId id, int error, bool all_zero, Actions& out);
+  void resync_finished(Actions& out);
+
+  [[nodiscard]] bool is_open() const { return open_; }
+  // No local I/O of an earlier time as owner is left.
+  [[nodiscard]] bool is_drained() const { return !open_ && local_in_flight_ == 0; }
+  [[nodiscard]] Epoch epoch() const { return epoch_; }
+  [[nodiscard]] SessionState state() const;
+  [[nodiscard]] bool partner_required() const { return required_; }
+  [[nodiscard]] bool frozen() const { return frozen_; }
+  [[nodiscard]] bool failed() const { return failed_; }
+  [[nodiscard]] bool held() const {
+    return frozen_ || failed_ || (required_ && phase_ == Phase::none);
+  }
+  [[nodiscard]] std::size_t held_requests() const { return held() ? guest_requests_ : 0; }
+  [[nodiscard]] bool can_grow() const {
+    return open_ && !held() && phase_ == Phase::synced && !required_;
+  }
+  // Guest requests that were submitted and not completed.
+  [[nodiscard]] std::size_t guest_requests() const { return guest_requests_; }
+  // What the partner may lack, kept since open(); for a bitmap-driven resync.
+  [[nodiscard]] const DirtyBitmap& dirty(std::uint16_t disk) const { return disks_[disk].dirty; }
+
+ private:
+  enum class Phase : std::uint8_t { none, opening, streaming, ending, synced };
+  enum class Stage : std::uint8_t { free, arrived, queued, granted, running, finished };
+
+  struct Slot {
+    DiskRequest request;
+    Stage stage = Stage::free;
+    bool is_copy = false;
+    bool local_pending = false;
+    bool partner_pending = false;
+    bool abandoned = false;  // a copy whose session went away while it was being read
+    bool stuck = false;      // its local leg failed
+    std::uint64_t arrival = 0;
+  };
+  struct Arrival {
+    std::uint64_t number = 0;
+    bool done = false;
+  };
+  struct Disk {
+    explicit Disk(std::uint64_t size) : dirty(size), acked(size), covered(size) {}
+    RangeLock lock;
+    std::deque<Arrival> writes;  // unfinished ones, oldest first (done ones leave lazily)
+    std::deque<OpId> flush_waiting;
+    std::vector<OpId> round;  // flushes that the present flush answers
+    bool round_running = false;
+    bool round_local = false;
+    bool round_partner = false;
+    bool round_stuck = false;
+    DirtyBitmap dirty;        // P6, after a loss or without a session
+    UnflushedRanges acked;    // acked by the partner, no flush sent since
+    UnflushedRanges covered;  // acked, and covered by the partner flush in flight
+  };
+  struct Pending {
+    enum class Kind : std::uint8_t { none, op, flush, lease, control } kind = Kind::none;
+    std::uint32_t index = 0;  // OpId or disk
+    FrameType answer = FrameType::ack;
+    TimePoint time;
+  };
+
+  [[nodiscard]] bool stopped() const { return !open_ || held(); }
+  [[nodiscard]] bool streaming() const { return phase_ >= Phase::streaming; }
+  FrameHeader next_frame(FrameType type, const Pending& pending);
+  void send_control(FrameType type, FrameType answer, Actions& out);
+  void start(OpId id, Actions& out);
+  void granted(OpId id, Actions& out);
+  void launch(OpId id, Actions& out);
+  void send_copy(OpId id, bool all_zero, Actions& out);
+  void end_copy(OpId id, int error, Actions& out);
+  void finish_if_ready(OpId id, Actions& out);
+  void finish(OpId id, Actions& out);
+  void release_lock(OpId id, Actions& out);
+  void note_arrival_done(Disk& disk, std::uint64_t arrival);
+  void try_flush(std::uint16_t disk, Actions& out);
+  void finish_round_if_ready(std::uint16_t disk, Actions& out);
+  void release_held(Actions& out);
+  void fail(std::uint16_t disk, int error, Actions& out);
+  void acked(const FrameHeader& header, const Pending& pending, Actions& out);
+  void answered(const FrameHeader& header, Actions& out);
+  void drop_session(Actions& out);
+  void break_session(const std::string& reason, Actions& out);
+  void drop_request(OpId id, Actions& out);
+  void changed(SessionState state, const std::string& reason, Actions& out);
+  void local_ended(Actions& out);
+  Slot& slot(OpId id);
+  Slot& new_slot(OpId id);
+  void free_slot(OpId id);
+
+  std::vector<Disk> disks_;
+  std::vector<Slot> slots_;
+  std::deque<OpId> arrived_held_;
+  std::vector<OpId> granted_held_;
+  std::vector<OpId> finished_held_;
+  std::deque<Pending> pending_;  // of sequence first_pending_ and on
+  std::uint64_t first_pending_ = 1;
+  std::size_t leases_pending_ = 0;
+  std::uint64_t next_arrival_ = 1;
+  std::size_t guest_requests_ = 0;
+  std::size_t local_in_flight_ = 0;
+  Epoch epoch_;
+  SessionId session_;
+  Phase phase_ = Phase::none;
+  bool open_ = false;
+  bool closing_ = false;
+  bool required_ = false;  // in_sync is, or may be, both
+  bool grown_ = false;     // in_sync is both
+  bool frozen_ = false;
+  bool failed_ = false;
+};
+
+}  // namespace havm

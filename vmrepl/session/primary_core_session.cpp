@@ -1,0 +1,259 @@
+// The part of PrimaryCore that talks to the partner: frames, leases, resync copies.
+#include <cerrno>
+#include <string>
+#include <utility>
+
+#include "vmrepl/base/assert.hpp"
+#include "vmrepl/session/primary_core.hpp"
+#include "vmrepl/session/primary_core_rules.hpp"
+
+namespace havm {
+
+using Kind = PrimaryAction::Kind;
+
+// ---- the session -----------------------------------------------------------------------------
+
+FrameHeader PrimaryCore::next_frame(FrameType type, const Pending& pending) {
+  FrameHeader h;
+  h.type = type;
+  h.session = session_;
+  h.epoch = epoch_;
+  h.sequence = Sequence(first_pending_ + pending_.size());
+  pending_.push_back(pending);
+  return h;
+}
+
+void PrimaryCore::send_control(FrameType type, FrameType answer, Actions& out) {
+  PrimaryAction a(Kind::send);
+  a.frame = next_frame(type, {Pending::Kind::control, 0, answer, {}});
+  out.push_back(std::move(a));
+}
+
+void PrimaryCore::changed(SessionState state, const std::string& reason, Actions& out) {
+  PrimaryAction a(Kind::session_changed);
+  a.state = state;
+  a.text = reason;
+  out.push_back(std::move(a));
+}
+
+void PrimaryCore::session_opened(SessionId session, Actions& out) {
+  HAVM_ASSERT(open_ && phase_ == Phase::none, "a second session was opened");
+  HAVM_ASSERT(!required_, "never re-attach while the in-sync set may be both");
+  session_ = session;
+  pending_.clear();
+  first_pending_ = 2;
+  leases_pending_ = 0;
+  phase_ = Phase::opening;
+  send_control(FrameType::sync_begin, FrameType::sync_begin_ok, out);
+  changed(SessionState::syncing, "the partner accepted the session", out);
+}
+
+void PrimaryCore::session_lost(const std::string& reason, Actions& out) {
+  if (phase_ == Phase::none) return;
+  drop_session(out);
+  changed(SessionState::lost, reason, out);
+}
+
+void PrimaryCore::break_session(const std::string& reason, Actions& out) {
+  PrimaryAction a(Kind::close_session);
+  a.text = reason;
+  out.push_back(std::move(a));
+  session_lost(reason, out);
+}
+
+// Ends the partner's part in everything. With the partner required this leaves all I/O held, else
+// what is complete on the own replica completes now.
+void PrimaryCore::drop_session(Actions& out) {
+  phase_ = Phase::none;
+  pending_.clear();
+  leases_pending_ = 0;
+  for (Disk& d : disks_) {
+    d.acked.add_to(d.dirty);
+    d.covered.add_to(d.dirty);
+    d.acked.clear();
+    d.covered.clear();
+    d.round_partner = false;
+  }
+  for (OpId id = 0; id < slots_.size(); ++id) {
+    Slot& s = slots_[id];
+    if (s.stage == Stage::free || !s.is_copy) continue;
+    if (s.stage == Stage::running && s.local_pending)
+      s.abandoned = true;
+    else
+      end_copy(id, ECANCELED, out);
+  }
+  for (OpId id = 0; id < slots_.size(); ++id) {
+    Slot& s = slots_[id];
+    if (s.stage == Stage::free || s.is_copy || !changes_data(s.request)) continue;
+    disks_[s.request.disk].dirty.set_range(s.request.offset, s.request.length);
+    if (!std::exchange(s.partner_pending, false) || !open_) continue;
+    finish_if_ready(id, out);
+  }
+  if (!open_) return;
+  for (std::uint16_t i = 0; i < disks_.size(); ++i)
+    finish_round_if_ready(i, out);
+}
+
+void PrimaryCore::frame(const FrameHeader& header, Actions& out) {
+  if (phase_ == Phase::none) return;
+  if (header.session != session_) {
+    break_session("the partner answered in another session", out);
+    return;
+  }
+  const std::uint64_t n = header.sequence.value;
+  if (n < first_pending_ || n - first_pending_ >= pending_.size()) {
+    break_session("the partner answered a frame that was not sent", out);
+    return;
+  }
+  Pending& p = pending_[n - first_pending_];
+  const Pending pending = p;
+  const bool lease_answer =
+      header.type == FrameType::lease_grant || header.type == FrameType::lease_refused;
+  const bool fits =
+      pending.kind == Pending::Kind::lease ? lease_answer : header.type == pending.answer;
+  if (pending.kind == Pending::Kind::none || !fits) {
+    break_session("the partner sent an answer that nobody waits for", out);
+    return;
+  }
+  p.kind = Pending::Kind::none;
+  while (!pending_.empty() && pending_.front().kind == Pending::Kind::none) {
+    pending_.pop_front();
+    ++first_pending_;
+  }
+  if (pending.kind == Pending::Kind::lease) {
+    --leases_pending_;
+    if (header.type == FrameType::lease_grant) {
+      PrimaryAction a(Kind::renew_lease);
+      a.time = pending.time;
+      out.push_back(std::move(a));
+      return;
+    }
+    frozen_ = true;
+    out.emplace_back(Kind::deposed);
+    break_session("the partner has promised a higher epoch and grants no lease", out);
+  } else if (pending.kind == Pending::Kind::control) {
+    answered(header, out);
+  } else {
+    acked(header, pending, out);
+  }
+}
+
+void PrimaryCore::answered(const FrameHeader& header, Actions& out) {
+  if (header.type == FrameType::sync_begin_ok) {
+    phase_ = Phase::streaming;
+    out.emplace_back(Kind::begin_resync);
+  } else if (header.type == FrameType::sync_end_ok) {
+    phase_ = Phase::synced;
+    changed(SessionState::synced, "the partner's replica is complete and durable", out);
+    out.emplace_back(Kind::synced);
+  }
+}
+
+void PrimaryCore::acked(const FrameHeader& header, const Pending& pending, Actions& out) {
+  if (header.status != 0) {
+    break_session("the partner could not do a " +
+                      std::string(pending.kind == Pending::Kind::flush ? "flush" : "write") +
+                      " on its replica (errno " + std::to_string(header.status) + ")",
+                  out);
+    return;
+  }
+  if (pending.kind == Pending::Kind::flush) {
+    const auto disk = static_cast<std::uint16_t>(pending.index);
+    disks_[disk].covered.clear();
+    disks_[disk].round_partner = false;
+    finish_round_if_ready(disk, out);
+    return;
+  }
+  const OpId id = pending.index;
+  if (id == no_op) return;  // only where ack_needs_partner is false
+  Slot& s = slot(id);
+  if (s.is_copy) {
+    // Not in acked: the end of a resync flushes everything, and before it nothing counts.
+    end_copy(id, 0, out);
+    return;
+  }
+  if (!s.request.fua) disks_[s.request.disk].acked.add(s.request.offset, s.request.length);
+  s.partner_pending = false;
+  finish_if_ready(id, out);
+}
+
+void PrimaryCore::lease_due(TimePoint now, Actions& out) {
+  if (phase_ == Phase::none || leases_pending_ >= leases_max) return;
+  ++leases_pending_;
+  PrimaryAction a(Kind::send);
+  a.frame =
+      next_frame(FrameType::lease_request, {Pending::Kind::lease, 0, FrameType::lease_grant, now});
+  out.push_back(std::move(a));
+}
+
+// ---- resync ----------------------------------------------------------------------------------
+
+void PrimaryCore::copy(OpId id, std::uint16_t disk, std::uint64_t offset, std::uint32_t length,
+                       Actions& out) {
+  HAVM_ASSERT(phase_ == Phase::streaming && length > 0, "a copy outside of a resync");
+  Slot& s = new_slot(id);
+  s.is_copy = true;
+  s.stage = Stage::queued;
+  s.request.op = DiskOp::read;
+  s.request.disk = disk;
+  s.request.offset = offset;
+  s.request.length = length;
+  // Shared is enough: the copy reads here and writes there, guest reads do not disturb it.
+  if (disks_[disk].lock.acquire(RangeLockId(id), offset, length, RangeLockKind::shared))
+    granted(id, out);
+}
+
+void PrimaryCore::copy_read(OpId id, int error, bool all_zero, Actions& out) {
+  Slot& s = slot(id);
+  HAVM_ASSERT(s.is_copy && s.local_pending, "a copy was read that was not started");
+  s.local_pending = false;
+  if (!open_) {
+    drop_request(id, out);
+    local_ended(out);
+    return;
+  }
+  local_ended(out);
+  if (error != 0) {
+    const std::uint16_t disk = s.request.disk;
+    fail(disk, error, out);
+    end_copy(id, ECANCELED, out);
+    return;
+  }
+  if (s.abandoned) {
+    end_copy(id, ECANCELED, out);
+    return;
+  }
+  send_copy(id, all_zero, out);
+}
+
+void PrimaryCore::send_copy(OpId id, bool all_zero, Actions& out) {
+  Slot& s = slot(id);
+  PrimaryAction a(Kind::send, id);
+  a.frame = next_frame(all_zero ? FrameType::zero : FrameType::write,
+                       {Pending::Kind::op, id, FrameType::ack, {}});
+  a.frame.offset = s.request.offset;
+  a.frame.length = s.request.length;
+  a.frame.disk = s.request.disk;
+  a.frame.may_unmap = all_zero;
+  a.frame.resync = true;
+  s.partner_pending = true;
+  out.push_back(std::move(a));
+}
+
+void PrimaryCore::end_copy(OpId id, int error, Actions& out) {
+  PrimaryAction a(Kind::copy_done, id);
+  a.error = error;
+  out.push_back(std::move(a));
+  release_lock(id, out);
+  free_slot(id);
+}
+
+void PrimaryCore::resync_finished(Actions& out) {
+  if (phase_ != Phase::streaming) return;
+  // Guest writes in flight at this moment are not covered by the flush this asks for; every guest
+  // flush since the stream began has a partner leg, so a later one covers them (P1).
+  phase_ = Phase::ending;
+  send_control(FrameType::sync_end, FrameType::sync_end_ok, out);
+}
+
+}  // namespace havm

@@ -1,0 +1,329 @@
+#include "vmrepl/session/primary_session.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include <spdlog/spdlog.h>
+
+#include "vmrepl/base/assert.hpp"
+
+namespace havm {
+
+// One disk of the group as the NBD server sees it.
+class PrimarySession::Service final : public BlockService {
+ public:
+  Service(PrimarySession& session, std::uint16_t disk) : session_(session), disk_(disk) {}
+
+  [[nodiscard]] std::uint64_t size_bytes() const override { return disk().size_bytes(); }
+  [[nodiscard]] std::uint32_t alignment_bytes() const override { return disk().alignment_bytes(); }
+  void submit(std::unique_ptr<BlockRequest> request) override {
+    session_.submit(disk_, std::move(request));
+  }
+  Result<std::vector<Extent>> extents(std::uint64_t offset, std::uint64_t length) override {
+    return disk().extents(offset, length);
+  }
+
+ private:
+  [[nodiscard]] ReplicaDisk& disk() const { return *session_.disks_[disk_]; }
+
+  PrimarySession& session_;
+  std::uint16_t disk_;
+};
+
+PrimarySession::PrimarySession(boost::asio::any_io_executor executor, const EngineConfig& config,
+                               std::string boot_id, std::vector<ReplicaDisk*> disks,
+                               Callbacks callbacks)
+    : executor_(std::move(executor)),
+      config_(config),
+      boot_id_(std::move(boot_id)),
+      disks_(std::move(disks)),
+      callbacks_(std::move(callbacks)),
+      core_(config.disk_sizes_bytes()),
+      retry_(executor_),
+      timer_(executor_) {
+  for (std::size_t i = 0; i < disks_.size(); ++i)
+    services_.push_back(std::make_unique<Service>(*this, static_cast<std::uint16_t>(i)));
+}
+
+PrimarySession::~PrimarySession() = default;
+
+BlockService& PrimarySession::service(std::size_t disk) {
+  return *services_[disk];
+}
+
+SessionState PrimarySession::state() const {
+  const SessionState state = core_.state();
+  if (state == SessionState::none && wanted_ && !core_.partner_required())
+    return SessionState::connecting;
+  return state;
+}
+
+Duration PrimarySession::silence(TimePoint now) const {
+  return connection_ ? now - connection_->last_heard() : Duration{0};
+}
+
+// ---- the owner role --------------------------------------------------------------------------
+
+void PrimarySession::grow_commit(Epoch epoch) {
+  core_.grow_commit(epoch, actions_);
+  pump();
+}
+
+void PrimarySession::shrink(Epoch epoch) {
+  core_.shrink(epoch, actions_);
+  pump();
+}
+
+void PrimarySession::close() {
+  wanted_ = false;
+  retry_.cancel();
+  core_.close(actions_);
+  pump();
+  close_connection("this node is no longer owner");  // one that was still saying hello
+}
+
+// ---- guest requests --------------------------------------------------------------------------
+
+void PrimarySession::submit(std::uint16_t disk, std::unique_ptr<BlockRequest> request) {
+  if (!core_.is_open()) {
+    BlockDone done = std::move(request->done);
+    done(std::move(request), ESHUTDOWN);
+    return;
+  }
+  DiskRequest what;
+  what.disk = disk;
+  what.offset = request->offset;
+  what.length = request->length;
+  what.fua = request->fua;
+  what.may_unmap = request->may_unmap;
+  switch (request->op) {
+    case BlockOp::read:
+      what.op = DiskOp::read;
+      break;
+    case BlockOp::write:
+      what.op = DiskOp::write;
+      break;
+    case BlockOp::flush:
+      what.op = DiskOp::flush;
+      break;
+    case BlockOp::trim:
+      what.op = DiskOp::zero;
+      what.may_unmap = true;
+      break;
+    case BlockOp::write_zeroes:
+      what.op = DiskOp::zero;
+      break;
+  }
+  const OpId id = new_op();
+  ops_[id].request = std::move(request);
+  ops_[id].what = what;
+  core_.submit(id, what, actions_);
+  pump();
+}
+
+OpId PrimarySession::new_op() {
+  if (free_.empty()) {
+    free_.push_back(static_cast<OpId>(ops_.size()));
+    ops_.emplace_back();
+  }
+  const OpId id = free_.back();
+  free_.pop_back();
+  ops_[id].used = true;
+  return id;
+}
+
+void PrimarySession::free_op(OpId id) {
+  HAVM_ASSERT(ops_[id].used, "a request ended twice");
+  ops_[id] = Op{};
+  free_.push_back(id);
+}
+
+// Events that come while actions are executed append theirs behind; nothing is nested.
+void PrimarySession::pump() {
+  if (pumping_) return;
+  pumping_ = true;
+  for (std::size_t i = 0; i < actions_.size(); ++i) {
+    PrimaryAction action = std::move(actions_[i]);
+    execute(action);
+  }
+  actions_.clear();
+  pumping_ = false;
+}
+
+void PrimarySession::execute(PrimaryAction& action) {
+  using Kind = PrimaryAction::Kind;
+  switch (action.kind) {
+    case Kind::submit_local:
+      return submit_local(action.id);
+    case Kind::flush_local:
+      return disks_[action.disk]->flush([this, disk = action.disk](int error) {
+        core_.local_flushed(disk, error, actions_);
+        pump();
+      });
+    case Kind::send:
+      return send(action);
+    case Kind::complete:
+      return complete(action.id, action.error);
+    case Kind::read_copy:
+      return read_copy(action.id);
+    case Kind::copy_done:
+      return copy_done(action.id, action.error);
+    case Kind::begin_resync:
+      ++resync_number_;
+      resync_.emplace(all_of(config_.disk_sizes_bytes()));
+      progress_ = {resync_->total_bytes(), 0, 0};
+      progress_at_ = BootClock::now();
+      progress_bytes_ = 0;
+      return fill_window();
+    case Kind::session_changed:
+      if (action.state == SessionState::lost || action.state == SessionState::none) resync_.reset();
+      return callbacks_.session_changed(action.state, action.text);
+    case Kind::close_session:
+      return close_connection(action.text);
+    case Kind::synced:
+      return callbacks_.synced();
+    case Kind::deposed:
+      return callbacks_.deposed(Epoch());
+    case Kind::replica_failed:
+      return callbacks_.replica_failed(action.disk, action.error);
+    case Kind::renew_lease:
+      last_grant_sent_ = std::max(last_grant_sent_.value_or(action.time), action.time);
+      return callbacks_.granted(action.time);
+    case Kind::drained:
+      return callbacks_.drained();
+  }
+}
+
+void PrimarySession::send(const PrimaryAction& action) {
+  if (!connection_) return;  // the loss of the session is about to be told to the core
+  if (action.frame.type == FrameType::lease_request) {
+    connection_->send_urgent(action.frame);
+    return;
+  }
+  if (action.frame.type == FrameType::epoch) {
+    connection_->send_text(action.frame, encode(EpochMessage{}));
+    return;
+  }
+  if (action.frame.type != FrameType::write) {
+    connection_->send(action.frame, {});
+    return;
+  }
+  Op& op = ops_[action.id];
+  const Buffer& data = op.request ? op.request->data : op.copy_data;
+  op.frame_number = connection_->send(action.frame, data.span());
+  op.is_sent = true;
+}
+
+void PrimarySession::submit_local(OpId id) {
+  Op& op = ops_[id];
+  const DiskRequest& what = op.what;
+  ReplicaDisk& disk = *disks_[what.disk];
+  const auto done = [this, id](int error) { local_done(id, error); };
+  switch (what.op) {
+    case DiskOp::read:
+      return disk.read(what.offset, op.request->data.span().first(what.length), done);
+    case DiskOp::write:
+      return disk.write(what.offset, std::as_const(op.request->data).span(), what.fua, done);
+    case DiskOp::zero:
+      return disk.zero(what.offset, what.length, what.may_unmap, [this, id](int error) {
+        if (error != 0 || !ops_[id].what.fua) return local_done(id, error);
+        disks_[ops_[id].what.disk]->flush([this, id](int flushed) { local_done(id, flushed); });
+      });
+    case DiskOp::flush:
+      break;  // flush_local is the action for that
+  }
+  HAVM_ASSERT(false, "a flush is no request of its own on the local leg");
+}
+
+void PrimarySession::local_done(OpId id, int error) {
+  core_.local_done(id, error, actions_);
+  pump();
+}
+
+void PrimarySession::complete(OpId id, int error) {
+  Op& op = ops_[id];
+  // The partner's ack says that the frame has left. Only without that (a lost session, or a request
+  // completed without the partner) it may still wait here, with our buffer.
+  if (op.is_sent && connection_ && !connection_->is_sent(op.frame_number))
+    connection_->detach(op.frame_number);
+  std::unique_ptr<BlockRequest> request = std::move(op.request);
+  free_op(id);
+  BlockDone done = std::move(request->done);
+  done(std::move(request), error);
+}
+
+// ---- resync ----------------------------------------------------------------------------------
+
+void PrimarySession::fill_window() {
+  if (!resync_ || core_.state() != SessionState::syncing) return;
+  while (const auto next = resync_->peek()) {
+    const auto extents = disks_[next->disk]->extents(next->offset, next->length);
+    const bool known = extents && !extents.value().empty();
+    const bool hole = known && extents.value().front().hole;
+    const std::uint64_t length = known ? extents.value().front().length : next->length;
+    const OpId id = new_op();
+    ops_[id].copy = resync_->take(*next, length, hole);
+    ops_[id].resync_number = resync_number_;
+    const ResyncCopy& copy = ops_[id].copy;
+    core_.copy(id, copy.disk, copy.offset, copy.length, actions_);
+  }
+  if (resync_->finished()) {
+    note_progress(BootClock::now());
+    core_.resync_finished(actions_);
+    resync_.reset();
+  }
+  pump();
+}
+
+// Under the range's lock: what reads as zeroes now is sent as such.
+void PrimarySession::read_copy(OpId id) {
+  Op& op = ops_[id];
+  ReplicaDisk& disk = *disks_[op.copy.disk];
+  const auto extents = disk.extents(op.copy.offset, op.copy.length);
+  const bool all_hole = extents && std::all_of(extents.value().begin(), extents.value().end(),
+                                               [](const Extent& e) { return e.hole; });
+  if (all_hole) {
+    core_.copy_read(id, 0, true, actions_);
+    return;
+  }
+  op.copy_data = Buffer(op.copy.length);
+  disk.read(op.copy.offset, op.copy_data.span(), [this, id](int error) {
+    const auto data = std::as_const(ops_[id].copy_data).span();
+    const bool zero = error == 0 && data.front() == std::byte{0} &&
+                      std::memcmp(data.data(), data.data() + 1, data.size() - 1) == 0;
+    core_.copy_read(id, error, zero, actions_);
+    pump();
+  });
+}
+
+void PrimarySession::copy_done(OpId id, int error) {
+  const ResyncCopy copy = ops_[id].copy;
+  Op& op = ops_[id];
+  if (op.is_sent && connection_ && !connection_->is_sent(op.frame_number))
+    connection_->detach(op.frame_number);
+  const bool is_old = op.resync_number != resync_number_;
+  free_op(id);
+  if (!resync_ || is_old) return;
+  if (error != 0) {
+    resync_->failed(copy);
+    return;
+  }
+  resync_->done(copy);
+  progress_.done_bytes = resync_->done_bytes();
+  fill_window();
+}
+
+void PrimarySession::note_progress(TimePoint now) {
+  const Duration passed = now - progress_at_;
+  if (passed < std::chrono::milliseconds(1)) return;
+  const auto bytes = static_cast<double>(progress_.done_bytes - progress_bytes_);
+  const double seconds = std::chrono::duration<double>(passed).count();
+  progress_.rate_bytes_per_s = static_cast<std::uint64_t>(bytes / seconds);
+  progress_at_ = now;
+  progress_bytes_ = progress_.done_bytes;
+  callbacks_.progress(progress_);
+}
+
+}  // namespace havm

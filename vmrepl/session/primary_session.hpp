@@ -1,0 +1,151 @@
+// The job of PrimarySession: execute what PrimaryCore decides: the owner's local legs, the TCP
+// session with the partner (connecting, again and again while wanted), the resync, and the lease
+// requests. To the NBD servers it is one BlockService per disk.
+//
+// Guarantees
+//  1. A guest request is completed exactly once, or dropped (ESHUTDOWN) after close() only.
+//  2. It connects only while the own node is the whole in-sync set: it never re-attaches at an
+//  epoch
+//     at which the partner may be in-sync.
+//  3. A connection that ends, or is silent for the session timeout, is the loss of the session at
+//     once. That is about data; it proves nobody's death.
+// Everything refers to things that outlive it. One thread: the engine's executor.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <boost/asio/any_io_executor.hpp>
+#include <boost/asio/awaitable.hpp>
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/steady_timer.hpp>
+
+#include "vmrepl/disk/replica_disk.hpp"
+#include "vmrepl/nbd/block_service.hpp"
+#include "vmrepl/resync/resync_core.hpp"
+#include "vmrepl/session/engine_config.hpp"
+#include "vmrepl/session/frame_connection.hpp"
+#include "vmrepl/session/primary_core.hpp"
+#include "vmrepl/wire/repl_messages.hpp"
+
+namespace havm {
+
+struct ResyncProgress {
+  std::uint64_t total_bytes = 0;
+  std::uint64_t done_bytes = 0;
+  std::uint64_t rate_bytes_per_s = 0;
+};
+
+class PrimarySession {
+ public:
+  // Between two attempts to connect.
+  static constexpr std::chrono::milliseconds retry_delay{500};
+
+  struct Callbacks {
+    std::function<void(SessionState state, const std::string& reason)> session_changed;
+    std::function<void()> synced;
+    std::function<void(Epoch promised)> deposed;
+    std::function<void(std::uint16_t disk, int error)> replica_failed;
+    std::function<void(TimePoint sent)> granted;
+    std::function<void(const ResyncProgress& progress)> progress;
+    std::function<void()> drained;
+  };
+
+  PrimarySession(boost::asio::any_io_executor executor, const EngineConfig& config,
+                 std::string boot_id, std::vector<ReplicaDisk*> disks, Callbacks callbacks);
+  ~PrimarySession();
+
+  // The owner role; the conditions are those of PrimaryCore.
+  void open(Epoch epoch) { core_.open(epoch); }
+  void grow_prepare() { core_.grow_prepare(); }
+  void grow_commit(Epoch epoch);
+  void freeze() { core_.freeze(); }
+  void shrink(Epoch epoch);
+  void close();  // Callbacks::drained follows
+
+  void connect();
+  void disconnect(const std::string& reason);
+  // The session ends, connecting goes on when wanted.
+  void drop_session(const std::string& reason);
+
+  [[nodiscard]] BlockService& service(std::size_t disk);
+  [[nodiscard]] const PrimaryCore& core() const { return core_; }
+  [[nodiscard]] SessionState state() const;
+  [[nodiscard]] const ResyncProgress& progress() const { return progress_; }
+  [[nodiscard]] std::optional<TimePoint> last_grant_sent() const { return last_grant_sent_; }
+  [[nodiscard]] const std::string& peer_boot_id() const { return peer_boot_id_; }
+  [[nodiscard]] Duration silence(TimePoint now) const;
+
+ private:
+  class Service;
+  struct Op {
+    std::unique_ptr<BlockRequest> request;  // of a guest; else a resync copy
+    DiskRequest what;
+    ResyncCopy copy;
+    std::uint64_t resync_number = 0;
+    Buffer copy_data;
+    bool used = false;
+    bool is_sent = false;
+    std::uint64_t frame_number = 0;
+  };
+  using Socket = boost::asio::ip::tcp::socket;
+
+  void submit(std::uint16_t disk, std::unique_ptr<BlockRequest> request);
+  OpId new_op();
+  void free_op(OpId id);
+  void pump();
+  void execute(PrimaryAction& action);
+  void send(const PrimaryAction& action);
+  void submit_local(OpId id);
+  void complete(OpId id, int error);
+  void local_done(OpId id, int error);
+  void close_connection(const std::string& reason);
+  // Resync.
+  void fill_window();
+  void read_copy(OpId id);
+  void copy_done(OpId id, int error);
+  void note_progress(TimePoint now);
+  // Connecting.
+  boost::asio::awaitable<void> connect_loop();
+  boost::asio::awaitable<bool> connect_once(const ConfigEndpoint& endpoint);
+  [[nodiscard]] bool may_connect() const;
+  void attach(Socket socket);
+  bool admit(const FrameHeader& header) const;
+  void on_frame(const FrameHeader& header, const Buffer& payload);
+  void on_hello_ok(const Buffer& payload);
+  void on_hello_refused(const Buffer& payload);
+  void tick();
+
+  boost::asio::any_io_executor executor_;
+  const EngineConfig& config_;
+  std::string boot_id_;
+  std::vector<ReplicaDisk*> disks_;
+  Callbacks callbacks_;
+  PrimaryCore core_;
+  PrimaryCore::Actions actions_;
+  bool pumping_ = false;
+  std::vector<std::unique_ptr<Service>> services_;
+  std::vector<Op> ops_;
+  std::vector<OpId> free_;
+
+  bool wanted_ = false;
+  bool loop_running_ = false;
+  std::shared_ptr<FrameConnection> connection_;
+  SessionId session_;
+  std::string peer_boot_id_;
+  std::string last_refusal_;
+  boost::asio::steady_timer retry_;
+  boost::asio::steady_timer timer_;
+
+  std::optional<ResyncCore> resync_;
+  std::uint64_t resync_number_ = 0;  // tells the copies of an abandoned resync from the present's
+  ResyncProgress progress_;
+  TimePoint progress_at_;
+  std::uint64_t progress_bytes_ = 0;
+  std::optional<TimePoint> last_grant_sent_;
+};
+
+}  // namespace havm

@@ -1,0 +1,367 @@
+#include "vmrepl/session/secondary_core.hpp"
+
+#include <algorithm>
+#include <utility>
+
+#include "vmrepl/base/assert.hpp"
+
+namespace havm {
+
+using Kind = SecondaryAction::Kind;
+
+SecondaryCore::SecondaryCore(HelloContext context, ReplicaRecord& record, TimePoint started)
+    : context_(std::move(context)),
+      record_(record),
+      started_(started),
+      locks_(context_.disks.size()) {}
+
+Epoch SecondaryCore::promised() const {
+  const Epoch durable = record_.record().promised_epoch;
+  return promising_ ? std::max(durable, *promising_) : durable;
+}
+
+// ---- the session -----------------------------------------------------------------------------
+
+void SecondaryCore::hello(ConnectionId connection, const Hello& hello, Actions& out) {
+  const auto refusal = judge_hello(context_, record_.record(), promised(), is_owner_, hello);
+  if (refusal) {
+    SecondaryAction a(Kind::refuse, connection);
+    a.text = *refusal;
+    out.push_back(std::move(a));
+    const bool is_ours = hello.vm_id == context_.vm_id && hello.node == context_.partner;
+    if (is_owner_ && is_ours && hello.epoch > record_.record().epoch)
+      out.emplace_back(Kind::deposed);
+    return;
+  }
+  if (waiting_) {
+    SecondaryAction a(Kind::close, waiting_->connection);
+    a.text = "a newer connection of the owner replaces this one";
+    out.push_back(std::move(a));
+  }
+  if (session_) {
+    SecondaryAction a(Kind::close, session_->connection);
+    a.text = "a newer session of the owner replaces this one";
+    out.push_back(std::move(a));
+    end_session(out);
+  }
+  waiting_ = Waiting{connection, hello};
+  when_quiet(out);
+}
+
+void SecondaryCore::admit(const Waiting& waiting, Actions& out) {
+  // A promise may have come while the old session was ending.
+  const auto refusal =
+      judge_hello(context_, record_.record(), promised(), is_owner_, waiting.hello);
+  if (refusal) {
+    SecondaryAction a(Kind::refuse, waiting.connection);
+    a.text = *refusal;
+    out.push_back(std::move(a));
+    return;
+  }
+  Session s;
+  s.connection = waiting.connection;
+  s.id = waiting.hello.session;
+  s.epoch = waiting.hello.epoch;
+  s.boot_id = waiting.hello.boot_id;
+  session_ = std::move(s);
+  ++session_number_;
+  record_.promise(waiting.hello.epoch);
+  out.emplace_back(Kind::persist);
+  out.emplace_back(Kind::send_hello_ok, waiting.connection);
+  out.emplace_back(Kind::session_changed);
+}
+
+// Forgets the session: what of it waits is dropped, what runs ends without an ack.
+void SecondaryCore::end_session(Actions& out) {
+  session_.reset();
+  sync_end_token_ = 0;
+  std::vector<OpId> waiting;
+  for (const auto& [id, op] : ops_)
+    if (!op.running) waiting.push_back(id);
+  for (const OpId id : waiting) {
+    const std::uint16_t disk = ops_.at(id).header.disk;
+    // It can only be that others of this loop become free; they are withdrawn in their turn.
+    (void)locks_[disk].release(RangeLockId(id));
+    ops_.erase(id);
+    drop(id, out);
+  }
+  out.emplace_back(Kind::session_changed);
+}
+
+void SecondaryCore::drop(OpId id, Actions& out) {
+  if (id == no_op) return;
+  SecondaryAction a(Kind::drop);
+  a.id = id;
+  out.push_back(std::move(a));
+}
+
+void SecondaryCore::close_session(const std::string& reason, Actions& out) {
+  if (waiting_) {
+    SecondaryAction a(Kind::close, waiting_->connection);
+    a.text = reason;
+    out.push_back(std::move(a));
+    waiting_.reset();
+  }
+  if (session_) protocol_error(reason, out);
+}
+
+void SecondaryCore::protocol_error(const std::string& why, Actions& out) {
+  SecondaryAction a(Kind::close, session_->connection);
+  a.text = why;
+  out.push_back(std::move(a));
+  end_session(out);
+}
+
+void SecondaryCore::closed(ConnectionId connection, Actions& out) {
+  if (waiting_ && waiting_->connection == connection) waiting_.reset();
+  if (session_ && session_->connection == connection) end_session(out);
+}
+
+// The end of the last operation is what a waiting hello and a promise wait for.
+void SecondaryCore::when_quiet(Actions& out) {
+  if (in_flight_ != 0) return;
+  if (waiting_) {
+    const Waiting waiting = *std::exchange(waiting_, std::nullopt);
+    admit(waiting, out);
+  }
+  if (promising_ && promise_token_ == 0) {
+    promise_token_ = next_token_++;
+    SecondaryAction a(Kind::flush_all);
+    a.token = promise_token_;
+    out.push_back(std::move(a));
+  }
+}
+
+void SecondaryCore::reply(FrameType type, Sequence sequence, Actions& out) {
+  SecondaryAction a(Kind::send, session_->connection);
+  a.frame.type = type;
+  a.frame.session = session_->id;
+  a.frame.sequence = sequence;
+  a.frame.epoch = session_->epoch;
+  out.push_back(std::move(a));
+}
+
+void SecondaryCore::frame(ConnectionId connection, const FrameHeader& header, OpId id,
+                          TimePoint now, Actions& out) {
+  if (!session_ || session_->connection != connection) {
+    drop(id, out);
+    return;
+  }
+  const bool raises = header.type == FrameType::epoch;
+  if (header.session != session_->id || header.epoch < promised() ||
+      (!raises && header.epoch != session_->epoch)) {
+    protocol_error("a frame of another session or epoch came", out);
+    drop(id, out);
+    return;
+  }
+  switch (header.type) {
+    case FrameType::write:
+    case FrameType::zero:
+    case FrameType::flush:
+      data(header, id, out);
+      return;
+    case FrameType::lease_request:
+      lease(header, now, out);
+      return;
+    case FrameType::epoch:
+      new_epoch(header, out);
+      return;
+    case FrameType::sync_begin:
+      sync_begin(header, out);
+      return;
+    case FrameType::sync_end:
+      sync_end(header, out);
+      return;
+    case FrameType::bye:
+      protocol_error("the owner said bye", out);
+      return;
+    case FrameType::hello:
+    case FrameType::hello_ok:
+    case FrameType::hello_refused:
+    case FrameType::ack:
+    case FrameType::lease_grant:
+    case FrameType::lease_refused:
+    case FrameType::epoch_ok:
+    case FrameType::sync_begin_ok:
+    case FrameType::sync_end_ok:
+      protocol_error("the owner sent a frame that is not the owner's to send", out);
+      return;
+  }
+}
+
+void SecondaryCore::lease(const FrameHeader& header, TimePoint now, Actions& out) {
+  // The epoch gate in frame() has refused what is below a promise already (S5).
+  last_grant_ = now;
+  reply(FrameType::lease_grant, header.sequence, out);
+}
+
+void SecondaryCore::new_epoch(const FrameHeader& header, Actions& out) {
+  if (session_->phase != Phase::synced || header.epoch <= session_->epoch) {
+    protocol_error("a new epoch came before the end of the resync, or is not higher", out);
+    return;
+  }
+  session_->epoch = header.epoch;
+  record_.join(header.epoch);
+  out.emplace_back(Kind::persist);
+  reply(FrameType::epoch_ok, header.sequence, out);
+  out.emplace_back(Kind::session_changed);
+}
+
+void SecondaryCore::sync_begin(const FrameHeader& header, Actions& out) {
+  if (session_->phase != Phase::fresh) {
+    protocol_error("a second resync began in one session", out);
+    return;
+  }
+  session_->phase = Phase::syncing;
+  record_.begin_sync(session_->epoch);
+  out.emplace_back(Kind::persist);
+  reply(FrameType::sync_begin_ok, header.sequence, out);
+  out.emplace_back(Kind::session_changed);
+}
+
+void SecondaryCore::sync_end(const FrameHeader& header, Actions& out) {
+  if (session_->phase != Phase::syncing) {
+    protocol_error("the end of a resync came that is not in progress", out);
+    return;
+  }
+  session_->phase = Phase::ending;
+  session_->sync_end = header.sequence;
+  sync_end_token_ = next_token_++;
+  SecondaryAction a(Kind::flush_all);
+  a.token = sync_end_token_;
+  out.push_back(std::move(a));
+}
+
+// ---- data ------------------------------------------------------------------------------------
+
+void SecondaryCore::data(const FrameHeader& header, OpId id, Actions& out) {
+  HAVM_ASSERT(id != no_op && !ops_.contains(id), "a data frame without a request of its own");
+  const bool flush = header.type == FrameType::flush;
+  const bool disk_known = header.disk < context_.disks.size();
+  const std::uint64_t size = disk_known ? context_.disks[header.disk].size_bytes : 0;
+  const bool inside = flush || (header.length != 0 && header.offset <= size &&
+                                header.length <= size - header.offset);
+  if (!disk_known || !inside || session_->phase == Phase::fresh) {
+    drop(id, out);
+    protocol_error(session_->phase == Phase::fresh ? "data came before the start of the resync"
+                                                   : "a write outside of the disk came",
+                   out);
+    return;
+  }
+  Op op;
+  op.header = header;
+  op.session_number = session_number_;
+  ops_.emplace(id, op);
+  if (flush || locks_[header.disk].acquire(RangeLockId(id), header.offset, header.length,
+                                           RangeLockKind::exclusive))
+    run(id, out);
+}
+
+void SecondaryCore::run(OpId id, Actions& out) {
+  Op& op = ops_.at(id);
+  op.running = true;
+  ++in_flight_;
+  SecondaryAction a(op.header.type == FrameType::flush ? Kind::flush_disk : Kind::apply);
+  a.id = id;
+  a.disk = op.header.disk;
+  out.push_back(std::move(a));
+}
+
+void SecondaryCore::local_done(OpId id, int error, Actions& out) {
+  const auto it = ops_.find(id);
+  HAVM_ASSERT(it != ops_.end() && it->second.running, "an operation ended that was not started");
+  const Op op = it->second;
+  const bool flush = op.header.type == FrameType::flush;
+  ops_.erase(it);
+  --in_flight_;
+  if (error != 0) {
+    SecondaryAction a(Kind::replica_failed);
+    a.disk = op.header.disk;
+    a.error = error;
+    out.push_back(std::move(a));
+    if (flush || op.header.fua) {
+      // The kernel may have dropped pages that were acked long ago: this replica holds less than
+      // the owner believes, and must not be started from.
+      record_.lost_data();
+      out.emplace_back(Kind::persist);
+    }
+  }
+  if (session_ && op.session_number == session_number_) {
+    reply(FrameType::ack, op.header.sequence, out);
+    out.back().frame.status = static_cast<std::uint32_t>(error);
+    out.back().frame.disk = op.header.disk;
+  }
+  if (!flush)
+    for (const RangeLockId next : locks_[op.header.disk].release(RangeLockId(id)))
+      run(static_cast<OpId>(next.value), out);
+  when_quiet(out);
+}
+
+void SecondaryCore::all_flushed(std::uint64_t token, int error, Actions& out) {
+  if (token == promise_token_) {
+    const Epoch epoch = *promising_;
+    promising_.reset();
+    promise_token_ = 0;
+    if (error != 0) {
+      SecondaryAction a(Kind::promise_failed);
+      a.error = error;
+      out.push_back(std::move(a));
+      return;
+    }
+    // A hello may have raised it further meanwhile.
+    record_.promise(std::max(epoch, record_.record().promised_epoch));
+    out.emplace_back(Kind::persist);
+    out.emplace_back(Kind::promised);
+    return;
+  }
+  if (!session_ || token != sync_end_token_) return;  // of a session that is gone
+  sync_end_token_ = 0;
+  if (error != 0) {
+    protocol_error("the flush at the end of the resync failed", out);
+    return;
+  }
+  session_->phase = Phase::synced;
+  record_.end_sync(session_->epoch);
+  out.emplace_back(Kind::persist);
+  reply(FrameType::sync_end_ok, session_->sync_end, out);
+  out.emplace_back(Kind::session_changed);
+}
+
+// ---- the promise -----------------------------------------------------------------------------
+
+void SecondaryCore::promise(Epoch epoch, Actions& out) {
+  HAVM_ASSERT(!promising_, "two promises at once");
+  if (epoch < record_.record().promised_epoch) {
+    SecondaryAction a(Kind::promise_failed);
+    a.text = "epoch " + std::to_string(epoch.value) + " is lower than the promised epoch " +
+             std::to_string(record_.record().promised_epoch.value);
+    out.push_back(std::move(a));
+    return;
+  }
+  promising_ = epoch;
+  promise_token_ = 0;
+  if (waiting_ && waiting_->hello.epoch < epoch) {
+    SecondaryAction a(Kind::refuse, waiting_->connection);
+    a.text = "epoch " + std::to_string(epoch.value) + " is being promised";
+    out.push_back(std::move(a));
+    waiting_.reset();
+  }
+  if (session_ && session_->epoch < epoch) {
+    // Refused rather than closed: the owner learns that it has been deposed.
+    SecondaryAction a(Kind::refuse, session_->connection);
+    a.text = "epoch " + std::to_string(epoch.value) + " has been promised";
+    out.push_back(std::move(a));
+    end_session(out);
+  }
+  if (session_) {
+    // A session at the promised epoch goes on; there is no quiet moment to wait for.
+    promise_token_ = next_token_++;
+    SecondaryAction a(Kind::flush_all);
+    a.token = promise_token_;
+    out.push_back(std::move(a));
+    return;
+  }
+  when_quiet(out);
+}
+
+}  // namespace havm

@@ -1,0 +1,112 @@
+// The job of SecondarySession: execute what SecondaryCore decides: listen for the owner's engine on
+// every given address, receive its frames, apply them to this node's replica, answer.
+//
+// Guarantees
+//  1. It listens from start() until it is destroyed, whatever the role of the engine is; the core
+//     refuses what must be refused.
+//  2. A session that hears nothing for the session timeout, or whose connection ends, is over.
+//  3. At most in_flight_bytes_max of payloads wait to be applied; then receiving pauses.
+//  4. The record is persisted (by the callback, which never fails) before anything that depends on
+//  it.
+// Everything refers to things that outlive it. One thread: the engine's executor.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <boost/asio/any_io_executor.hpp>
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/steady_timer.hpp>
+
+#include "vmrepl/base/result.hpp"
+#include "vmrepl/disk/replica_disk.hpp"
+#include "vmrepl/session/engine_config.hpp"
+#include "vmrepl/session/frame_connection.hpp"
+#include "vmrepl/session/secondary_core.hpp"
+
+namespace havm {
+
+class SecondarySession {
+ public:
+  static constexpr std::size_t connections_max = 16;
+  static constexpr std::uint64_t in_flight_bytes_max = 256ULL << 20;
+  static constexpr std::size_t requests_max = 65536;
+
+  struct Callbacks {
+    std::function<void()> persist;
+    std::function<void()> changed;  // the session, or the record by it
+    std::function<void(std::uint16_t disk, int error)> replica_failed;
+    std::function<void()> deposed;
+    // The end of promise().
+    std::function<void(const Result<void>& outcome)> promised;
+  };
+
+  SecondarySession(boost::asio::any_io_executor executor, const EngineConfig& config,
+                   std::vector<ReplicaDisk*> disks, ReplicaRecord& record, Callbacks callbacks);
+
+  // Binds and listens. Refused with a clear message when an address or port cannot be had.
+  Result<void> start();
+
+  void set_owner(bool is_owner) { core_.set_owner(is_owner); }
+  void promise(Epoch epoch);  // answered by Callbacks::promised
+  void close_session(const std::string& reason);
+  [[nodiscard]] const SecondaryCore& core() const { return core_; }
+  // Since the owner was heard.
+  [[nodiscard]] Duration silence(TimePoint now) const;
+
+ private:
+  struct Request {
+    bool used = false;
+    FrameHeader header;
+    Buffer data;
+  };
+  struct FlushAll {
+    std::size_t left = 0;
+    int error = 0;
+  };
+  using Acceptor = boost::asio::ip::tcp::acceptor;
+
+  Result<void> listen(const ConfigEndpoint& endpoint);
+  void accept(Acceptor& acceptor);
+  void add_connection(boost::asio::ip::tcp::socket socket);
+  void on_frame(ConnectionId id, const FrameHeader& header, Buffer payload);
+  void on_hello(ConnectionId id, const Buffer& payload);
+  void drop_connection(ConnectionId id);
+  void pump();
+  void execute(SecondaryAction& action);
+  void send_hello_ok(ConnectionId id);
+  void refuse(ConnectionId id, const std::string& reason);
+  void bye(ConnectionId id, const std::string& reason);
+  void apply(OpId id);
+  void flush_all(std::uint64_t token);
+  void local_done(OpId id, int error);
+  OpId new_request();
+  void free_request(OpId id);
+  void limit_receiving();
+  void tick();
+
+  boost::asio::any_io_executor executor_;
+  const EngineConfig& config_;
+  std::vector<ReplicaDisk*> disks_;
+  ReplicaRecord& record_;
+  Callbacks callbacks_;
+  std::string boot_id_;
+  SecondaryCore core_;
+  SecondaryCore::Actions actions_;
+  bool pumping_ = false;
+  std::vector<std::unique_ptr<Acceptor>> acceptors_;
+  std::map<ConnectionId, std::shared_ptr<FrameConnection>> connections_;
+  std::map<ConnectionId, SessionId> hellos_;
+  ConnectionId next_connection_ = 1;
+  ConnectionId session_connection_ = 0;
+  std::vector<Request> requests_;
+  std::vector<OpId> free_;
+  std::map<std::uint64_t, FlushAll> flushes_;
+  std::uint64_t in_flight_bytes_ = 0;
+  boost::asio::steady_timer timer_;
+};
+
+}  // namespace havm
