@@ -18,8 +18,7 @@ Error not_running(const std::string& verb, const std::string& name) {
 
 }  // namespace
 
-// Behaviour for tests
-// ------------------------------------------------------------------------------
+// --- Behaviour for tests ---
 
 void FakeHypervisor::fail(const std::string& call, const std::string& domain, Error error,
                           int times) {
@@ -94,8 +93,7 @@ std::vector<std::string> FakeHypervisor::history() {
   return history_;
 }
 
-// Internals
-// ----------------------------------------------------------------------------------------
+// --- Internals ---
 
 bool FakeHypervisor::is_hung(const std::string& call, const std::string& domain) const {
   return std::ranges::any_of(hangs_, [&](const Key& key) {
@@ -151,8 +149,7 @@ void FakeHypervisor::emit(Lock& lock, DomainEvent::Kind kind, const std::string&
   lock.lock();
 }
 
-// Hypervisor
-// ---------------------------------------------------------------------------------------
+// --- Hypervisor ---
 
 Result<std::vector<DomainInfo>> FakeHypervisor::list_domains() {
   Lock lock(mutex_);

@@ -24,10 +24,10 @@ class FakeHypervisor final : public Hypervisor {
  public:
   static constexpr int first_pid = 1000;
 
-  // Behaviour for tests
-  // ---------------------------------------------------------------------------- `call` is the name
-  // of a Hypervisor function ("start", "domain_xml", …), `domain` its domain or "" for any. The
-  // next `times` such calls return `error` and change nothing.
+  // --- behaviour for tests ---
+
+  // `call` is the name of a Hypervisor function ("start", "domain_xml", …), `domain` its domain or
+  // "" for any. The next `times` such calls return `error` and change nothing.
   void fail(const std::string& call, const std::string& domain, Error error, int times = 1);
   // Such calls wait (as a libvirtd that does not answer) until release() and then proceed.
   void hang(const std::string& call, const std::string& domain = "");
@@ -54,8 +54,7 @@ class FakeHypervisor final : public Hypervisor {
   // "define web1", "destroy web1"; reading calls are not kept.
   std::vector<std::string> history();
 
-  // Hypervisor
-  // -------------------------------------------------------------------------------------
+  // --- Hypervisor ---
   Result<std::vector<DomainInfo>> list_domains() override;
   Result<DomainInfo> domain_info(const std::string& name) override;
   Result<std::string> domain_xml(const std::string& name, bool inactive) override;

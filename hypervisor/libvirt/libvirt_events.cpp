@@ -45,10 +45,6 @@ void on_control_error(virConnectPtr, virDomainPtr domain, void* opaque) {
       {DomainEvent::Kind::control_error, name_of(domain), "libvirt lost the monitor of QEMU"});
 }
 
-void on_close(virConnectPtr, int, void* opaque) {
-  queue_of(opaque).connection_lost();
-}
-
 // libvirt keeps callbacks of different signatures in one type; this is its
 // VIR_DOMAIN_EVENT_CALLBACK.
 template <class Callback>
@@ -59,19 +55,12 @@ virConnectDomainEventGenericCallback generic(Callback callback) {
 
 }  // namespace
 
-// EventQueue
-// ---------------------------------------------------------------------------------------
+// --- EventQueue ---
 
 void EventQueue::push(DomainEvent event) {
   const std::lock_guard lock(mutex_);
   if (events_.size() == queued_events_max) events_.pop_front();
   events_.push_back(std::move(event));
-  changed_.notify_one();
-}
-
-void EventQueue::connection_lost() {
-  const std::lock_guard lock(mutex_);
-  lost_ = true;
   changed_.notify_one();
 }
 
@@ -83,18 +72,16 @@ void EventQueue::stop() {
 
 EventQueue::News EventQueue::wait(std::chrono::milliseconds patience) {
   std::unique_lock lock(mutex_);
-  changed_.wait_for(lock, patience, [this] { return stopped_ || lost_ || !events_.empty(); });
+  changed_.wait_for(lock, patience, [this] { return stopped_ || !events_.empty(); });
   News news;
   news.stop = stopped_;
-  news.connection_lost = std::exchange(lost_, false);
   news.events.assign(std::make_move_iterator(events_.begin()),
                      std::make_move_iterator(events_.end()));
   events_.clear();
   return news;
 }
 
-// EventRegistration
-// --------------------------------------------------------------------------------
+// --- EventRegistration ---
 
 Result<void> EventRegistration::add(int event_id, virConnectDomainEventGenericCallback callback,
                                     const std::shared_ptr<EventQueue>& queue) {
@@ -114,26 +101,18 @@ Result<void> EventRegistration::attach(virConnectPtr connection,
   connection_ = connection;
   BOOST_OUTCOME_TRY(add(VIR_DOMAIN_EVENT_ID_LIFECYCLE, generic(on_lifecycle), queue));
   BOOST_OUTCOME_TRY(add(VIR_DOMAIN_EVENT_ID_IO_ERROR_REASON, generic(on_io_error), queue));
-  BOOST_OUTCOME_TRY(add(VIR_DOMAIN_EVENT_ID_CONTROL_ERROR, generic(on_control_error), queue));
-  auto* const opaque = new QueueRef(queue);
-  if (virConnectRegisterCloseCallback(connection, on_close, opaque, free_queue_ref) < 0) {
-    free_queue_ref(opaque);
-    return to_error("cannot watch the connection to libvirt", virGetLastError());
-  }
-  watches_close_ = true;
-  return success();
+  return add(VIR_DOMAIN_EVENT_ID_CONTROL_ERROR, generic(on_control_error), queue);
 }
 
 EventRegistration::~EventRegistration() {
   for (const int id : callback_ids_)
     virConnectDomainEventDeregisterAny(connection_, id);
-  if (watches_close_) virConnectUnregisterCloseCallback(connection_, on_close);
 }
 
-// LibvirtEvents
-// ------------------------------------------------------------------------------------
+// --- LibvirtEvents ---
 
-LibvirtEvents::LibvirtEvents(std::function<bool()> connect) : connect_(std::move(connect)) {
+LibvirtEvents::LibvirtEvents(std::shared_ptr<EventQueue> queue, std::function<void()> check)
+    : queue_(std::move(queue)), check_(std::move(check)) {
   thread_ = std::thread([this] { deliver(); });
 }
 
@@ -148,18 +127,20 @@ void LibvirtEvents::stop() {
 }
 
 void LibvirtEvents::deliver() {
-  bool connected = true;
+  using Clock = std::chrono::steady_clock;
+  Clock::time_point next_check = Clock::now() + check_interval;
   while (true) {
-    EventQueue::News news = queue_->wait(reconnect_interval);
+    const EventQueue::News news = queue_->wait(check_interval);
     if (news.stop) return;
     // A copy, so that a handler can be replaced by itself.
     std::unique_lock lock(handler_mutex_);
     const auto handler = handler_;
     lock.unlock();
-    for (DomainEvent& event : news.events)
-      if (handler) handler(std::move(event));
-    if (news.connection_lost) connected = false;
-    if (!connected) connected = connect_();
+    for (const DomainEvent& event : news.events)
+      if (handler) handler(event);
+    if (Clock::now() < next_check) continue;
+    check_();
+    next_check = Clock::now() + check_interval;
   }
 }
 

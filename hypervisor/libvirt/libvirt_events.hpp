@@ -31,12 +31,10 @@ class EventQueue {
   static constexpr std::size_t queued_events_max = 1024;
 
   void push(DomainEvent event);
-  void connection_lost();
   void stop();
 
   struct News {
     bool stop = false;
-    bool connection_lost = false;
     std::vector<DomainEvent> events;
   };
   // Waits until there is news, at most `patience`.
@@ -46,7 +44,6 @@ class EventQueue {
   std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<DomainEvent> events_;
-  bool lost_ = false;
   bool stopped_ = false;
 };
 
@@ -59,7 +56,7 @@ class EventRegistration {
   EventRegistration& operator=(const EventRegistration&) = delete;
   ~EventRegistration();
 
-  // Lifecycle, disk error and monitor error events of all domains, and the loss of the connection.
+  // Lifecycle, disk error and monitor error events of all domains.
   Result<void> attach(virConnectPtr connection, const std::shared_ptr<EventQueue>& queue);
 
  private:
@@ -68,29 +65,28 @@ class EventRegistration {
 
   virConnectPtr connection_ = nullptr;
   std::vector<int> callback_ids_;
-  bool watches_close_ = false;
 };
 
 class LibvirtEvents {
  public:
-  static constexpr std::chrono::milliseconds reconnect_interval{1'000};
+  static constexpr std::chrono::milliseconds check_interval{1'000};
 
-  // `connect` makes sure that there is an open connection and tells whether it succeeded; it is
-  // called on the delivering thread after a loss, every reconnect_interval until it succeeds.
-  explicit LibvirtEvents(std::function<bool()> connect);
+  // `check` makes sure that there is an open connection; it is called on the delivering thread
+  // every check_interval. (libvirt's close callback would be quicker, but it cannot be taken back
+  // from a connection that is lost, which then is never freed.)
+  LibvirtEvents(std::shared_ptr<EventQueue> queue, std::function<void()> check);
   ~LibvirtEvents() { stop(); }
   LibvirtEvents(const LibvirtEvents&) = delete;
   LibvirtEvents& operator=(const LibvirtEvents&) = delete;
 
-  [[nodiscard]] const std::shared_ptr<EventQueue>& queue() const { return queue_; }
   void on_event(std::function<void(DomainEvent)> handler);
   void stop();
 
  private:
   void deliver();
 
-  std::function<bool()> connect_;
-  std::shared_ptr<EventQueue> queue_ = std::make_shared<EventQueue>();
+  const std::shared_ptr<EventQueue> queue_;
+  const std::function<void()> check_;
   std::mutex handler_mutex_;
   std::function<void(DomainEvent)> handler_;
   std::thread thread_;

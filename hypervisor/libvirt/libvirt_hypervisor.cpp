@@ -32,10 +32,11 @@ bool read_info(virDomainPtr domain, DomainInfo& info) {
   virDomainInfo numbers{};
   char uuid[VIR_UUID_STRING_BUFLEN] = {};
   int autostart = 0;
-  const int persistent = virDomainIsPersistent(domain);
-  if (virDomainGetState(domain, &state, &reason, 0) < 0 || persistent < 0 ||
-      virDomainGetInfo(domain, &numbers) < 0 || virDomainGetUUIDString(domain, uuid) < 0)
+  if (virDomainGetState(domain, &state, &reason, 0) < 0 || virDomainGetInfo(domain, &numbers) < 0 ||
+      virDomainGetUUIDString(domain, uuid) < 0)
     return false;
+  const int persistent = virDomainIsPersistent(domain);
+  if (persistent < 0) return false;
   // A transient domain has no autostart; libvirt calls that an error.
   if (persistent == 1 && virDomainGetAutostart(domain, &autostart) < 0) return false;
   info.name = virDomainGetName(domain);
@@ -52,9 +53,9 @@ bool read_info(virDomainPtr domain, DomainInfo& info) {
 
 // An error of libvirt for a call that was under way on this connection.
 Error call_error(LibvirtConnection& connection, const std::string& what) {
-  const bool lost = connection.lost();
+  // First: any further call of libvirt forgets the error.
   Error error = to_error(what, virGetLastError());
-  if (lost) error.code = ENOTCONN;
+  if (connection.lost()) error.code = ENOTCONN;
   return error;
 }
 
@@ -62,9 +63,8 @@ class LibvirtHypervisor final : public Hypervisor {
  public:
   LibvirtHypervisor(std::shared_ptr<LibvirtEventLoop> loop, const std::string& uri)
       : loop_(std::move(loop)),
-        events_([this] { return connector_.connection().has_value(); }),
-        connector_(uri, events_.queue()) {}
-  ~LibvirtHypervisor() override { events_.stop(); }
+        connector_(uri, queue_),
+        events_(queue_, [this] { (void)connector_.connection().has_value(); }) {}
 
   Result<void> connect() {
     BOOST_OUTCOME_TRY(const auto connection, connector_.connection());
@@ -103,10 +103,11 @@ class LibvirtHypervisor final : public Hypervisor {
   template <class Call>
   Result<void> on_domain(const char* verb, const std::string& name, const Call& call);
 
-  // Order matters: events_ stops first (destructor), connections close before the loop ends.
+  // Destroyed from the last to the first: delivery stops, connections close, the loop ends.
   std::shared_ptr<LibvirtEventLoop> loop_;
-  LibvirtEvents events_;
+  std::shared_ptr<EventQueue> queue_ = std::make_shared<EventQueue>();
   LibvirtConnector connector_;
+  LibvirtEvents events_;
 };
 
 template <class Look>
@@ -174,7 +175,8 @@ Result<DomainInfo> LibvirtHypervisor::domain_info(const std::string& name) {
 
 Result<std::string> LibvirtHypervisor::domain_xml(const std::string& name, bool inactive) {
   std::string text;
-  const unsigned flags = VIR_DOMAIN_XML_SECURE | (inactive ? unsigned{VIR_DOMAIN_XML_INACTIVE} : 0U);
+  const unsigned flags =
+      VIR_DOMAIN_XML_SECURE | (inactive ? unsigned{VIR_DOMAIN_XML_INACTIVE} : 0U);
   BOOST_OUTCOME_TRY(on_domain("get the definition of", name, [&](virDomainPtr domain) {
     const LibvirtString xml(virDomainGetXMLDesc(domain, flags));
     if (xml == nullptr) return -1;

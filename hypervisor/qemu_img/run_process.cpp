@@ -9,7 +9,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
-#include <sys/pidfd.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -38,6 +38,11 @@ Result<Pipe> make_pipe() {
   // ends.
   ::fcntl(fds[0], F_SETFL, O_NONBLOCK);
   return made;
+}
+
+// glibc 2.36 declares pidfd_open() without extern "C", so that C++ cannot link it.
+int open_pidfd(pid_t pid) {
+  return static_cast<int>(::syscall(SYS_pidfd_open, pid, 0));
 }
 
 // posix_spawn's settings; the destructor frees them.
@@ -172,7 +177,7 @@ Result<ProcessOutcome> run_process(const std::vector<std::string>& argv,
                       limits.stderr_max_bytes};
   const std::array<Capture*, 2> captures{&out_capture, &err_capture};
   // Not reaped yet, so the id cannot belong to anybody else.
-  const UniqueFd pidfd(::pidfd_open(pid, 0));
+  const UniqueFd pidfd(open_pidfd(pid));
   const int pidfd_errno = errno;
   const bool ended = pidfd.valid() && wait_for_end(pidfd.get(), captures, until);
   if (!ended) {
