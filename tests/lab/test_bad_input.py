@@ -164,7 +164,7 @@ def mounted_on_b(scene, *argv: str):
 
 def test_partner_without_space(world):
     with mounted_on_b(world, "-t", "tmpfs", "-o", "size=1m", "tmpfs"):
-        refused(world, *PROTECT, says=["b", "space"])
+        refused(world, *PROTECT, says=["node b", "free"])
 
 
 def test_partner_with_a_read_only_file_system(world):
