@@ -24,8 +24,8 @@ inline constexpr std::uint32_t nbd_opt_starttls = 5;
 inline constexpr std::uint32_t nbd_opt_info = 6;
 inline constexpr std::uint32_t nbd_opt_go = 7;
 inline constexpr std::uint32_t nbd_opt_structured_reply = 8;
-inline constexpr std::uint32_t nbd_opt_list_meta_context = 10;
-inline constexpr std::uint32_t nbd_opt_set_meta_context = 11;
+inline constexpr std::uint32_t nbd_opt_list_meta_context = 9;
+inline constexpr std::uint32_t nbd_opt_set_meta_context = 10;
 
 inline constexpr std::uint32_t nbd_rep_ack = 1;
 inline constexpr std::uint32_t nbd_rep_server = 2;

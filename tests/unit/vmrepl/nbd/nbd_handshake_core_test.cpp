@@ -242,7 +242,7 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(
         RefusalCase{"starttls", nbd_opt_starttls, {}, nbd_rep_err_unsup},
         RefusalCase{"unknown", 4711, text_bytes("x"), nbd_rep_err_unsup},
-        RefusalCase{"extended_headers", 12, {}, nbd_rep_err_unsup},
+        RefusalCase{"extended_headers", 11, {}, nbd_rep_err_unsup},
         RefusalCase{"list_with_data", nbd_opt_list, text_bytes("x"), nbd_rep_err_invalid},
         RefusalCase{"structured_with_data", nbd_opt_structured_reply, text_bytes("x"),
                     nbd_rep_err_invalid},
