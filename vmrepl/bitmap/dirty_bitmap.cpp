@@ -93,6 +93,8 @@ std::uint64_t DirtyBitmap::first_at_or_after(std::uint64_t grain, bool value) co
 
 std::optional<ByteRange> DirtyBitmap::next_set(std::uint64_t cursor,
                                                std::uint64_t length_max) const {
+  // The end of the last, short grain is not a place inside it: a walk must end there.
+  if (cursor >= disk_size_bytes_) return std::nullopt;
   const std::uint64_t first = first_at_or_after(cursor / grain_bytes, true);
   if (first >= grains_) return std::nullopt;
   const std::uint64_t most = std::max<std::uint64_t>(length_max / grain_bytes, 1);

@@ -45,7 +45,8 @@ class DirtyBitmap {
   [[nodiscard]] std::uint64_t set_bytes() const;
 
   // The first run of set grains at or after `cursor` (rounded down to its grain), of at most
-  // `length_max` bytes (at least one grain). Nothing when there is none up to the disk's end.
+  // `length_max` bytes (at least one grain). Nothing when there is none up to the disk's end; so a
+  // walk goes on at the end of each run.
   [[nodiscard]] std::optional<ByteRange> next_set(std::uint64_t cursor,
                                                   std::uint64_t length_max) const;
 

@@ -1,0 +1,245 @@
+// frame_codec: every field goes round, every damaged bit is noticed, every impossible frame is
+// refused, and the bytes are those of docs/protocol/replication.md.
+#include "vmrepl/wire/frame_codec.hpp"
+
+#include <fstream>
+#include <random>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "vmrepl/wire/big_endian.hpp"
+#include "vmrepl/wire/crc32c.hpp"
+#include "vmrepl/wire/repl_messages.hpp"
+
+namespace havm {
+namespace {
+
+constexpr FrameType all_types[] = {FrameType::hello,
+                                   FrameType::hello_ok,
+                                   FrameType::hello_refused,
+                                   FrameType::write,
+                                   FrameType::zero,
+                                   FrameType::flush,
+                                   FrameType::ack,
+                                   FrameType::lease_request,
+                                   FrameType::lease_grant,
+                                   FrameType::lease_refused,
+                                   FrameType::epoch,
+                                   FrameType::epoch_ok,
+                                   FrameType::sync_begin,
+                                   FrameType::sync_begin_ok,
+                                   FrameType::sync_end,
+                                   FrameType::sync_end_ok,
+                                   FrameType::bye};
+
+FrameHeader header_of(FrameType type) {
+  FrameHeader header;
+  header.type = type;
+  header.session = SessionId(0x0123456789abcdef);
+  header.sequence = Sequence(42);
+  header.epoch = Epoch(7);
+  return header;
+}
+
+FrameHeader decoded(std::span<const std::byte> bytes) {
+  const auto result = decode_header(bytes);
+  const auto* header = std::get_if<FrameHeader>(&result);
+  EXPECT_NE(header, nullptr);
+  return header != nullptr ? *header : FrameHeader{};
+}
+
+FrameFault fault_of(std::span<const std::byte> bytes) {
+  const auto result = decode_header(bytes);
+  const auto* fault = std::get_if<FrameFault>(&result);
+  EXPECT_NE(fault, nullptr) << "accepted what must be refused";
+  return fault != nullptr ? *fault : FrameFault{};
+}
+
+// Changes a field of an encoded header and makes its CRC right again.
+template <class T>
+FrameHeaderBytes forged(FrameHeaderBytes bytes, std::size_t at, T value) {
+  store_be(bytes.data() + at, value);
+  store_be(bytes.data() + 60, crc32c(std::span<const std::byte>(bytes).first(60)));
+  return bytes;
+}
+
+bool carries_payload(FrameType type) {
+  switch (type) {
+    case FrameType::hello:
+    case FrameType::hello_ok:
+    case FrameType::hello_refused:
+    case FrameType::epoch:
+    case FrameType::bye:
+    case FrameType::write:
+      return true;
+    default:
+      return false;
+  }
+}
+
+TEST(FrameCodec, EveryFieldGoesRoundForEveryType) {
+  std::mt19937_64 random(1);
+  for (const FrameType type : all_types) {
+    for (int i = 0; i < 50; ++i) {
+      std::vector<std::byte> payload(carries_payload(type) ? 1 + random() % 5000 : 0,
+                                     std::byte{0x77});
+      FrameHeader header;
+      header.type = type;
+      header.session = SessionId(random());
+      header.sequence = Sequence(random());
+      header.offset = random();
+      header.length = type == FrameType::write ? static_cast<std::uint32_t>(payload.size())
+                                               : static_cast<std::uint32_t>(random());
+      header.disk = static_cast<std::uint16_t>(random());
+      header.fua = random() % 2 == 0;
+      header.may_unmap = random() % 2 == 0;
+      header.resync = random() % 2 == 0;
+      header.epoch = Epoch(random());
+      header.status = static_cast<std::uint32_t>(random());
+      FrameHeader expected = header;
+      expected.payload_length = static_cast<std::uint32_t>(payload.size());
+      expected.payload_crc = crc32c(payload);
+      const FrameHeaderBytes bytes = encode_header(header, payload);
+      ASSERT_EQ(decoded(bytes), expected) << to_text(type);
+      ASSERT_TRUE(check_payload(expected, payload));
+    }
+  }
+}
+
+TEST(FrameCodec, EveryFlippedBitOfTheHeaderIsNoticed) {
+  const std::string text = "0123456789";
+  FrameHeader header = header_of(FrameType::write);
+  header.length = 10;
+  const FrameHeaderBytes good = encode_header(header, bytes_of(text));
+  for (std::size_t bit = 0; bit < 8 * frame_header_bytes; ++bit) {
+    FrameHeaderBytes bad = good;
+    bad[bit / 8] ^= static_cast<std::byte>(1U << (bit % 8));
+    const FrameFault fault = fault_of(bad);
+    ASSERT_EQ(fault, bit < 32 ? FrameFault::wrong_magic : FrameFault::wrong_header_crc) << bit;
+  }
+}
+
+TEST(FrameCodec, EveryFlippedBitOfThePayloadIsNoticed) {
+  std::vector<std::byte> payload(600, std::byte{0xa5});
+  FrameHeader header = header_of(FrameType::write);
+  header.length = 600;
+  header = decoded(encode_header(header, payload));
+  for (std::size_t bit = 0; bit < 8 * payload.size(); ++bit) {
+    payload[bit / 8] ^= static_cast<std::byte>(1U << (bit % 8));
+    ASSERT_FALSE(check_payload(header, payload)) << bit;
+    payload[bit / 8] ^= static_cast<std::byte>(1U << (bit % 8));
+  }
+  EXPECT_TRUE(check_payload(header, payload));
+  EXPECT_FALSE(check_payload(header, std::span<const std::byte>(payload).first(599)));
+}
+
+TEST(FrameCodec, ShortInputIsRefused) {
+  const FrameHeaderBytes good = encode_header(header_of(FrameType::flush));
+  for (std::size_t n = 0; n < frame_header_bytes; ++n)
+    EXPECT_EQ(fault_of(std::span<const std::byte>(good).first(n)), FrameFault::short_header);
+}
+
+TEST(FrameCodec, OtherVersionsTypesAndFlagsAreRefused) {
+  const FrameHeaderBytes good = encode_header(header_of(FrameType::flush));
+  EXPECT_EQ(fault_of(forged(good, 4, std::uint16_t{2})), FrameFault::wrong_version);
+  EXPECT_EQ(fault_of(forged(good, 4, std::uint16_t{0})), FrameFault::wrong_version);
+  for (const unsigned type : {0U, 4U, 9U, 13U, 21U, 33U, 42U, 54U, 61U, 65535U})
+    EXPECT_EQ(fault_of(forged(good, 6, static_cast<std::uint16_t>(type))), FrameFault::unknown_type)
+        << type;
+  for (unsigned bit = 3; bit < 16; ++bit)
+    EXPECT_EQ(fault_of(forged(good, 38, static_cast<std::uint16_t>(1U << bit))),
+              FrameFault::unknown_flags);
+}
+
+TEST(FrameCodec, LengthsThatATypeCannotHaveAreRefused) {
+  const FrameHeaderBytes flush = encode_header(header_of(FrameType::flush));
+  EXPECT_EQ(fault_of(forged(flush, 48, std::uint32_t{1})), FrameFault::impossible_length);
+
+  const std::string text = "{}";
+  const FrameHeaderBytes bye = encode_header(header_of(FrameType::bye), bytes_of(text));
+  EXPECT_EQ(fault_of(forged(bye, 48, std::uint32_t{0})), FrameFault::impossible_length);
+  EXPECT_EQ(fault_of(forged(bye, 48, json_payload_bytes_max + 1)), FrameFault::impossible_length);
+
+  FrameHeader header = header_of(FrameType::write);
+  header.length = 2;
+  const FrameHeaderBytes write = encode_header(header, bytes_of(text));
+  EXPECT_EQ(fault_of(forged(write, 48, std::uint32_t{3})), FrameFault::impossible_length);
+  EXPECT_EQ(fault_of(forged(write, 32, std::uint32_t{3})), FrameFault::impossible_length);
+  FrameHeaderBytes huge = forged(write, 48, payload_bytes_max + 1);
+  huge = forged(huge, 32, payload_bytes_max + 1);
+  EXPECT_EQ(fault_of(huge), FrameFault::impossible_length);
+  huge = forged(forged(write, 48, payload_bytes_max), 32, payload_bytes_max);
+  EXPECT_EQ(decoded(huge).payload_length, payload_bytes_max);
+}
+
+TEST(FrameCodec, RandomBytesAreNeverAFrame) {
+  std::mt19937 random(3);
+  for (int i = 0; i < 20000; ++i) {
+    FrameHeaderBytes bytes{};
+    for (std::byte& b : bytes)
+      b = static_cast<std::byte>(random());
+    if (i % 2 == 0) store_be(bytes.data(), std::uint32_t{0x48565250});
+    ASSERT_TRUE(std::holds_alternative<FrameFault>(decode_header(bytes)));
+  }
+}
+
+TEST(FrameCodecDeathTest, EncodingAnImpossibleFrameIsABug) {
+  const std::string text = "x";
+  EXPECT_DEATH(encode_header(header_of(FrameType::flush), bytes_of(text)), "what its type carries");
+  EXPECT_DEATH(encode_header(header_of(FrameType::write), bytes_of(text)), "what its type carries");
+  EXPECT_DEATH(encode_header(header_of(FrameType::hello)), "what its type carries");
+}
+
+TEST(FrameCodec, EveryFaultAndTypeHasAText) {
+  for (int f = 0; f <= static_cast<int>(FrameFault::wrong_payload_crc); ++f)
+    EXPECT_STRNE(to_text(static_cast<FrameFault>(f)), "unknown fault");
+  for (const FrameType type : all_types)
+    EXPECT_STRNE(to_text(type), "unknown");
+}
+
+// --- The vectors of docs/protocol/replication.md, "Test vectors" ---
+
+// The hex bytes of the code block that follows the line starting with `title`.
+std::vector<std::byte> vector_of(const std::string& title) {
+  std::ifstream document(HAVM_REPLICATION_MD);
+  std::string line;
+  while (std::getline(document, line) && line.rfind(title, 0) != 0) {
+  }
+  while (std::getline(document, line) && line.rfind("```", 0) != 0) {
+  }
+  std::vector<std::byte> bytes;
+  while (std::getline(document, line) && line.rfind("```", 0) != 0) {
+    std::istringstream words(line);
+    for (unsigned value = 0; words >> std::hex >> value;)
+      bytes.push_back(static_cast<std::byte>(value));
+  }
+  return bytes;
+}
+
+std::vector<std::byte> frame_of(const FrameHeader& header, std::string_view payload) {
+  const FrameHeaderBytes head = encode_header(header, bytes_of(payload));
+  std::vector<std::byte> frame(head.begin(), head.end());
+  const auto tail = bytes_of(payload);
+  frame.insert(frame.end(), tail.begin(), tail.end());
+  return frame;
+}
+
+TEST(FrameCodec, TheDocumentedWriteIsWhatWeSend) {
+  FrameHeader header = header_of(FrameType::write);
+  header.offset = 0x100000;
+  header.length = 16;
+  header.disk = 1;
+  header.fua = true;
+  EXPECT_EQ(frame_of(header, "0123456789abcdef"), vector_of("Vector 1"));
+}
+
+TEST(FrameCodec, TheDocumentedByeIsWhatWeSend) {
+  const Bye bye{"the VM was stopped"};
+  EXPECT_EQ(frame_of(header_of(FrameType::bye), encode(bye)), vector_of("Vector 2"));
+}
+
+}  // namespace
+}  // namespace havm
