@@ -114,6 +114,7 @@ Verdict grow(State& s) {
                               CompareAndSwap{*s.reg, {next_epoch(s), Side::self, true, true}})
                         : act("fencing", "fence-swap", "the stream ended while the grow was being prepared",
                               to_alone(s));
+  if (s.vm_pending) return wait("growing", "waiting until the VM has been started or stopped");
   if (!s.lease_required)
     return act("growing", "require-lease", "with both in sync the VM needs a lease: make sure that one is held",
                RequireLease{e.epoch});

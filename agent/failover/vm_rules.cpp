@@ -25,11 +25,18 @@ Verdict stop_foreign(const State& s) {
   return act("kill", "the register names " + s.config.partner + ": this copy of the VM can never go on", KillVm{});
 }
 
+// From the check that a lease is held until the mark is durable nothing is started without one.
+bool grow_begins(const State& s) {
+  const bool preparing = s.storage_pending && (std::holds_alternative<RequireLease>(*s.storage_pending) ||
+                                               std::holds_alternative<EngineGrowPrepare>(*s.storage_pending));
+  return s.lease_required || preparing;
+}
+
 // FO-1: may vCPUs run here now?
 bool may_run(const State& s) {
   if (!s.engine || s.engine->role != EngineRole::owner || s.engine->failed) return false;
   if (!s.reg || !s.reg->owned() || s.reg->epoch != s.engine->epoch) return false;
-  if (s.unsettled || s.handover || s.promotion) return false;
+  if (s.unsettled || s.handover || s.promotion || grow_begins(s)) return false;
   if (s.stopped_epoch == s.engine->epoch) return false;
   if (!s.reg->both()) return !s.engine->grow_mark;
   return s.engine->session == SessionState::live && lease_held(s);
