@@ -1,5 +1,6 @@
 #include "vmrepl/control/control_server.hpp"
 
+#include <algorithm>
 #include <deque>
 #include <optional>
 #include <set>
@@ -236,6 +237,12 @@ void ControlServer::broadcast(const Json& event) {
   const std::string line = to_line(event);
   for (const auto& client : state_->clients)
     if (client->subscribed && !client->closing) client->send(line);
+}
+
+bool ControlServer::idle() const {
+  if (state_->running || !state_->waiting.empty()) return false;
+  return std::all_of(state_->clients.begin(), state_->clients.end(),
+                     [](const auto& client) { return client->output.empty(); });
 }
 
 void ControlServer::stop() {

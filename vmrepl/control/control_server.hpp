@@ -47,6 +47,8 @@ class ControlServer {
 
   Result<void> start();
   void broadcast(const nlohmann::json& event);
+  // No command is waiting or running, and every reply has been written.
+  [[nodiscard]] bool idle() const;
   // Replies that are queued are still written as far as the sockets take them.
   void stop();
 

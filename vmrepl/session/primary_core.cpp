@@ -135,8 +135,8 @@ void PrimaryCore::submit(OpId id, const DiskRequest& request, Actions& out) {
   Disk& d = disks_[request.disk];
   s.arrival = next_arrival_++;
   if (changes_data(request) && request.length != 0) d.writes.push_back({s.arrival, false});
+  s.stage = Stage::arrived;
   if (stopped()) {
-    s.stage = Stage::arrived;
     arrived_held_.push_back(id);
     return;
   }

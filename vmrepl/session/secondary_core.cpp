@@ -29,8 +29,10 @@ void SecondaryCore::hello(ConnectionId connection, const Hello& hello, Actions& 
     a.text = *refusal;
     out.push_back(std::move(a));
     const bool is_ours = hello.vm_id == context_.vm_id && hello.node == context_.partner;
-    if (is_owner_ && is_ours && hello.epoch > record_.record().epoch)
+    if (is_owner_ && is_ours && hello.epoch > record_.record().epoch) {
       out.emplace_back(Kind::deposed);
+      out.back().epoch = hello.epoch;
+    }
     return;
   }
   if (waiting_) {

@@ -53,7 +53,7 @@ struct SecondaryAction {
     promise_failed,  // `error`, or `text` when error is 0
     session_changed,  // accepted, ended, or its record changed
     replica_failed,   // own `disk` failed with `error`
-    deposed,          // (owner) a hello of a higher epoch came
+    deposed,          // (owner) a hello of the higher `epoch` came
   };
   explicit SecondaryAction(Kind k, ConnectionId c = 0) : kind(k), connection(c) {}
 
@@ -63,6 +63,7 @@ struct SecondaryAction {
   std::uint16_t disk = 0;
   int error = 0;
   std::uint64_t token = 0;
+  Epoch epoch;
   FrameHeader frame;
   std::string text;
 };

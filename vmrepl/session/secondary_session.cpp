@@ -8,7 +8,6 @@
 #include <spdlog/spdlog.h>
 
 #include "vmrepl/base/assert.hpp"
-#include "vmrepl/base/files.hpp"
 #include "vmrepl/wire/repl_messages.hpp"
 
 namespace havm {
@@ -29,20 +28,21 @@ HelloContext context_of(const EngineConfig& config) {
 }  // namespace
 
 SecondarySession::SecondarySession(boost::asio::any_io_executor executor,
-                                   const EngineConfig& config, std::vector<ReplicaDisk*> disks,
-                                   ReplicaRecord& record, Callbacks callbacks)
+                                   const EngineConfig& config, std::string boot_id,
+                                   std::vector<ReplicaDisk*> disks, ReplicaRecord& record,
+                                   Callbacks callbacks)
     : executor_(std::move(executor)),
       config_(config),
       disks_(std::move(disks)),
       record_(record),
       callbacks_(std::move(callbacks)),
+      boot_id_(std::move(boot_id)),
       core_(context_of(config), record, BootClock::now()),
       timer_(executor_) {}
 
 // ---- listening -------------------------------------------------------------------------------
 
 Result<void> SecondarySession::start() {
-  BOOST_OUTCOME_TRY(boot_id_, read_boot_id());
   for (const ConfigEndpoint& endpoint : config_.listen) {
     BOOST_OUTCOME_TRY(listen(endpoint));
   }
@@ -285,7 +285,7 @@ void SecondarySession::execute(SecondaryAction& action) {
     case SecondaryAction::Kind::replica_failed:
       return callbacks_.replica_failed(action.disk, action.error);
     case SecondaryAction::Kind::deposed:
-      return callbacks_.deposed();
+      return callbacks_.deposed(action.epoch);
   }
 }
 

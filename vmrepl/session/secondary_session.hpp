@@ -39,13 +39,14 @@ class SecondarySession {
     std::function<void()> persist;
     std::function<void()> changed;  // the session, or the record by it
     std::function<void(std::uint16_t disk, int error)> replica_failed;
-    std::function<void()> deposed;
+    std::function<void(Epoch claimed)> deposed;  // by a hello of a higher epoch
     // The end of promise().
     std::function<void(const Result<void>& outcome)> promised;
   };
 
   SecondarySession(boost::asio::any_io_executor executor, const EngineConfig& config,
-                   std::vector<ReplicaDisk*> disks, ReplicaRecord& record, Callbacks callbacks);
+                   std::string boot_id, std::vector<ReplicaDisk*> disks, ReplicaRecord& record,
+                   Callbacks callbacks);
 
   // Binds and listens. Refused with a clear message when an address or port cannot be had.
   Result<void> start();

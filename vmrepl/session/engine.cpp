@@ -1,0 +1,285 @@
+#include "vmrepl/session/engine.hpp"
+
+#include <cstdlib>
+#include <cstring>
+#include <utility>
+
+#include <spdlog/spdlog.h>
+#include <unistd.h>
+
+#include "vmrepl/base/files.hpp"
+#include "vmrepl/base/spawn_supervised.hpp"
+
+namespace havm {
+namespace {
+
+FileDiskOptions options_for(const ConfigDisk& disk) {
+  FileDiskOptions options;
+  options.expected_size_bytes = disk.size_bytes;
+  return options;
+}
+
+Result<void> check_identity(const EngineConfig& config, const Record& record) {
+  if (record.vm_id != config.vm_id || record.vm != config.vm || record.node != config.node)
+    return Error("record " + config.record_path + " is that of VM " + record.vm + " (" +
+                 record.vm_id + ") on node " + record.node + ", not of " + config.vm + " (" +
+                 config.vm_id + ") on " + config.node + "; check the configuration");
+  if (record.disks != config.disk_identities())
+    return Error("record " + config.record_path + " of VM " + config.vm +
+                 " lists other disks (name, order or size) than the configuration");
+  return success();
+}
+
+}  // namespace
+
+Result<void> create_record(const EngineConfig& config, ReplicaState state) {
+  BOOST_OUTCOME_TRY(const auto boot_id, read_boot_id());
+  boost::asio::io_context io;
+  BOOST_OUTCOME_TRY(const auto ring, UringLoop::create(io.get_executor()));
+  for (const ConfigDisk& disk : config.disks) {
+    BOOST_OUTCOME_TRY(FileDisk::open(ring, disk.path, options_for(disk)));
+  }
+  Record first;
+  first.vm = config.vm;
+  first.vm_id = config.vm_id;
+  first.node = config.node;
+  first.disks = config.disk_identities();
+  first.state = state;
+  first.boot_id = boot_id;
+  first.clean = true;  // nothing was written through us yet
+  BOOST_OUTCOME_TRY(RecordStore::create(config.record_path, first));
+  return success();
+}
+
+Result<std::unique_ptr<Engine>> Engine::start(boost::asio::io_context& io, EngineConfig config,
+                                              std::function<void()> quit) {
+  BOOST_OUTCOME_TRY(auto boot_id, read_boot_id());
+  BOOST_OUTCOME_TRY(auto store, RecordStore::load(config.record_path));
+  BOOST_OUTCOME_TRY(check_identity(config, store.record()));
+  std::unique_ptr<Engine> engine(
+      new Engine(io, std::move(config), std::move(store), std::move(boot_id), std::move(quit)));
+  BOOST_OUTCOME_TRY(engine->open_disks());
+  engine->make_sessions();
+  engine->make_nbd_servers();
+  BOOST_OUTCOME_TRY(engine->secondary_->start());
+  BOOST_OUTCOME_TRY(engine->control_.start());
+  const Record& record = engine->record_.record();
+  spdlog::info("vm={} epoch={} engine {} started: replica {}, promised {}, in-sync {}, suspect {}",
+               record.vm, record.epoch.value, HAVM_VERSION, to_text(record.state),
+               record.promised_epoch.value, to_text(record.in_sync), engine->record_.suspect());
+  return engine;
+}
+
+Engine::Engine(boost::asio::io_context& io, EngineConfig config, RecordStore store,
+               std::string boot_id, std::function<void()> quit)
+    : io_(io),
+      config_(std::move(config)),
+      store_(std::move(store)),
+      boot_id_(std::move(boot_id)),
+      record_(store_.record(), boot_id_),
+      started_(BootClock::now()),
+      quit_(std::move(quit)),
+      guard_(io.get_executor(), config_.guard_socket, config_.vm),
+      control_(
+          io.get_executor(), config_.control_socket,
+          [this](const std::string& cmd, const Json& request, ControlServer::Reply reply) {
+            spawn_supervised(io_.get_executor(), "command " + cmd,
+                             execute(cmd, request, std::move(reply)));
+          },
+          [this] { return status(); }) {}
+
+Engine::~Engine() = default;
+
+Result<void> Engine::open_disks() {
+  BOOST_OUTCOME_TRY(ring_, UringLoop::create(io_.get_executor()));
+  for (const ConfigDisk& disk : config_.disks) {
+    BOOST_OUTCOME_TRY(auto opened, FileDisk::open(ring_, disk.path, options_for(disk)));
+    disks_.push_back(std::move(opened));
+    disk_errors_.emplace_back();
+  }
+  return success();
+}
+
+void Engine::make_sessions() {
+  std::vector<ReplicaDisk*> disks;
+  for (const auto& disk : disks_)
+    disks.push_back(disk.get());
+
+  PrimarySession::Callbacks p;
+  p.session_changed = [this](SessionState state, const std::string& reason) {
+    spdlog::info("vm={} epoch={} session {}: {}", config_.vm, primary_->core().epoch().value,
+                 to_text(state), reason);
+    control_.broadcast({{"event", "session"}, {"state", to_text(state)}, {"reason", reason}});
+  };
+  p.synced = [this] {
+    control_.broadcast({{"event", "synced"}, {"epoch", primary_->core().epoch().value}});
+  };
+  p.deposed = [this](Epoch promised) {
+    spdlog::warn("vm={} epoch={} deposed: epoch {} has been promised to another owner", config_.vm,
+                 primary_->core().epoch().value, promised.value);
+    control_.broadcast({{"event", "deposed"}, {"promised_epoch", promised.value}});
+  };
+  p.replica_failed = [this](std::uint16_t disk, int error) { replica_failed(disk, error); };
+  p.granted = [this](TimePoint sent) { guard_.renew(primary_->core().epoch(), sent); };
+  p.progress = [this](const ResyncProgress&) {
+    control_.broadcast({{"event", "progress"}, {"sync", sync_json()}});
+  };
+  p.drained = [] {};
+  primary_ =
+      std::make_unique<PrimarySession>(io_.get_executor(), config_, boot_id_, disks, std::move(p));
+
+  SecondarySession::Callbacks s;
+  s.persist = [this] { persist(); };
+  s.changed = [this] { secondary_changed(); };
+  s.replica_failed = [this](std::uint16_t disk, int error) { replica_failed(disk, error); };
+  s.deposed = [this](Epoch claimed) {
+    primary_->freeze();
+    spdlog::warn("vm={} epoch={} deposed: the partner is owner at epoch {}", config_.vm,
+                 primary_->core().epoch().value, claimed.value);
+    control_.broadcast({{"event", "deposed"}, {"promised_epoch", claimed.value}});
+  };
+  s.promised = [this](const Result<void>& outcome) {
+    if (promising_) promising_->set(outcome);
+  };
+  secondary_ = std::make_unique<SecondarySession>(io_.get_executor(), config_, boot_id_, disks,
+                                                  record_, std::move(s));
+}
+
+void Engine::make_nbd_servers() {
+  for (std::size_t i = 0; i < config_.disks.size(); ++i) {
+    const ConfigDisk& disk = config_.disks[i];
+    NbdServerOptions options;
+    options.socket_path = disk.nbd_socket;
+    options.export_name = disk.name;
+    options.socket_mode = config_.nbd_socket_mode;
+    options.label = "vm=" + config_.vm + " disk=" + disk.name;
+    nbd_.push_back(std::make_unique<NbdServer>(io_, primary_->service(i), std::move(options)));
+    nbd_.back()->on_clients_changed([this](std::size_t) {
+      if (clients() == last_clients_) return;
+      last_clients_ = clients();
+      control_.broadcast({{"event", "client"}, {"clients", last_clients_}});
+    });
+  }
+}
+
+Result<void> Engine::open_nbd() {
+  for (const auto& server : nbd_) {
+    const auto started = server->start();
+    if (started) continue;
+    close_nbd();
+    return started.error();
+  }
+  return success();
+}
+
+void Engine::close_nbd() {
+  for (const auto& server : nbd_)
+    server->stop();
+}
+
+// E2.
+void Engine::persist() {
+  const auto written = store_.write(record_.record());
+  if (written) return;
+  spdlog::critical("vm={} the record {} cannot be written: {}; the engine stops", config_.vm,
+                   config_.record_path, written.error().message);
+  spdlog::default_logger()->flush();
+  ::_exit(EXIT_FAILURE);
+}
+
+// ---- status and events -----------------------------------------------------------------------
+
+std::size_t Engine::clients() const {
+  std::size_t n = 0;
+  for (const auto& server : nbd_)
+    n += server->clients();
+  return n;
+}
+
+void Engine::replica_failed(std::uint16_t disk, int error) {
+  disk_errors_[disk] = std::strerror(error);
+  spdlog::error("vm={} disk={} the local replica failed: {}; guest I/O is held", config_.vm,
+                config_.disks[disk].name, disk_errors_[disk]);
+  control_.broadcast({{"event", "replica-failed"},
+                      {"disk", config_.disks[disk].name},
+                      {"error", disk_errors_[disk]}});
+}
+
+void Engine::secondary_changed() {
+  const SecondaryCore& core = secondary_->core();
+  const Record& record = record_.record();
+  const Epoch epoch = core.has_session() ? core.session_epoch() : record.epoch;
+  Json event = {{"event", "secondary"},
+                {"epoch", epoch.value},
+                {"state", to_text(record.state)},
+                {"session", core.has_session()}};
+  if (event == last_secondary_event_) return;
+  last_secondary_event_ = event;
+  spdlog::info("vm={} epoch={} secondary: session {}, replica {}", config_.vm, epoch.value,
+               core.has_session() ? "open" : "none", to_text(record.state));
+  control_.broadcast(event);
+}
+
+Engine::Json Engine::session_json() const {
+  const TimePoint now = BootClock::now();
+  const SecondaryCore& secondary = secondary_->core();
+  if (!is_owner() && secondary.has_session())
+    return {{"state", to_text(SessionState::secondary)},
+            {"epoch", secondary.session_epoch().value},
+            {"peer_boot_id", secondary.peer_boot_id()},
+            {"silent_ms", to_ms(secondary_->silence(now))}};
+  return {{"state", to_text(is_owner() ? primary_->state() : SessionState::none)},
+          {"epoch", is_owner() ? primary_->core().epoch().value : 0},
+          {"peer_boot_id", primary_->peer_boot_id()},
+          {"silent_ms", to_ms(primary_->silence(now))}};
+}
+
+Engine::Json Engine::sync_json() const {
+  const ResyncProgress& p = primary_->progress();
+  return {{"total_bytes", p.total_bytes},
+          {"done_bytes", p.done_bytes},
+          {"rate_bytes_per_s", p.rate_bytes_per_s}};
+}
+
+Engine::Json Engine::status() const {
+  const TimePoint now = BootClock::now();
+  const Record& record = record_.record();
+  const PrimaryCore& core = primary_->core();
+  const bool owner = is_owner();
+  const bool secondary = !owner && secondary_->core().has_session();
+  const auto sent = primary_->last_grant_sent();
+  Json disks = Json::array();
+  for (std::size_t i = 0; i < disks_.size(); ++i)
+    disks.push_back({{"name", config_.disks[i].name},
+                     {"size", config_.disks[i].size_bytes},
+                     {"path", config_.disks[i].path},
+                     {"socket", config_.disks[i].nbd_socket},
+                     {"error", disk_errors_[i].empty() ? Json() : Json(disk_errors_[i])}});
+  return {
+      {"vm", config_.vm},
+      {"node", config_.node},
+      {"pid", ::getpid()},
+      {"boot_id", boot_id_},
+      {"uptime_ms", to_ms(now - started_)},
+      {"version", HAVM_VERSION},
+      {"role", owner       ? "owner"
+               : secondary ? "secondary"
+                           : "none"},
+      {"record",
+       {{"epoch", record.epoch.value},
+        {"promised_epoch", record.promised_epoch.value},
+        {"state", to_text(record.state)},
+        {"in_sync", to_text(record.in_sync)},
+        {"grow_mark", record.grow_mark.has_value()},
+        {"suspect", record_.suspect()}}},
+      {"session", session_json()},
+      {"held", {{"frozen", owner && core.held()}, {"requests", owner ? core.held_requests() : 0}}},
+      {"sync", sync_json()},
+      {"grant",
+       {{"given_age_ms", to_ms(secondary_->core().grant_age(now))},
+        {"received_sent_ns", sent ? to_ns(*sent) : 0}}},
+      {"clients", clients()},
+      {"disks", std::move(disks)}};
+}
+
+}  // namespace havm
