@@ -87,8 +87,6 @@ inline constexpr std::uint32_t nbd_error_io = 5;
 inline constexpr std::uint32_t nbd_error_nomem = 12;
 inline constexpr std::uint32_t nbd_error_inval = 22;
 inline constexpr std::uint32_t nbd_error_nospc = 28;
-inline constexpr std::uint32_t nbd_error_overflow = 75;
-inline constexpr std::uint32_t nbd_error_notsup = 95;
 inline constexpr std::uint32_t nbd_error_shutdown = 108;
 
 // Limits of this server.

@@ -139,10 +139,6 @@ std::uint32_t nbd_error_of_errno(int errno_value) {
     case EDQUOT:
     case EFBIG:
       return nbd_error_nospc;
-    case EOVERFLOW:
-      return nbd_error_overflow;
-    case EOPNOTSUPP:
-      return nbd_error_notsup;
     case ESHUTDOWN:
       return nbd_error_shutdown;
     default:

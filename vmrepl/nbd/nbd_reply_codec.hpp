@@ -51,7 +51,8 @@ NbdReply nbd_block_status(std::uint64_t cookie, std::span<const NbdExtent> exten
 std::vector<NbdExtent> nbd_merge_extents(std::span<const NbdExtent> extents,
                                          std::uint32_t alignment_bytes, std::size_t count_max);
 
-// The value on the wire for a positive errno value; what NBD cannot say becomes EIO.
+// The value on the wire for a positive errno value; what NBD cannot say becomes EIO
+// (and so do EOVERFLOW and EOPNOTSUPP, which NBD keeps for features that are not offered here).
 std::uint32_t nbd_error_of_errno(int errno_value);
 
 }  // namespace havm

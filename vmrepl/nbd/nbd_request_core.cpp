@@ -25,7 +25,7 @@ std::optional<CommandRule> rule_of(std::uint16_t command, const NbdAgreement& ag
     case nbd_cmd_flush:
       return CommandRule{NbdAction::flush, 0, nbd_error_inval};
     case nbd_cmd_trim:
-      return CommandRule{NbdAction::trim, 0, nbd_error_nospc};
+      return CommandRule{NbdAction::trim, 0, nbd_error_inval};
     case nbd_cmd_write_zeroes:
       return CommandRule{NbdAction::write_zeroes, nbd_cmd_flag_no_hole, nbd_error_nospc};
     case nbd_cmd_block_status:

@@ -4,7 +4,7 @@
 // Rules (proto.md leaves a choice in some; this is ours)
 //  1. Bad magic, or a write larger than nbd_payload_bytes_max, drops the connection: the next
 //     request's place in the stream is unknown, or not worth reading up to.
-//  2. Beyond the end: ENOSPC for write, trim and write_zeroes, EINVAL for read and block_status.
+//  2. Beyond the end: ENOSPC for write and write_zeroes, EINVAL for the others.
 //  3. Not a multiple of the alignment, an unknown command, an unknown or misplaced flag: EINVAL.
 //     FUA is accepted on every command (proto.md demands it) and obeyed where something is written.
 //  4. An empty read, write, trim or write_zeroes inside the disk succeeds and does nothing.
