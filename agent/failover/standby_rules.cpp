@@ -92,7 +92,7 @@ Verdict decide_standby(State& s) {
   HAVM_ASSERT(s.reg && !s.reg->owned() && s.engine, "the standby's rules need the register and the engine");
   const EngineView& e = *s.engine;
   if (e.role == EngineRole::owner) {
-    if (s.reg->epoch > e.epoch) return step_down(s);
+    if (s.reg->epoch >= e.epoch) return step_down(s);
     s.want_read = true;
     return wait("unconfirmed", "the engine serves a later epoch than the register shows");
   }

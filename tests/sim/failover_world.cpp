@@ -10,7 +10,7 @@ using std::chrono::milliseconds;
 constexpr Duration tick_length = milliseconds(50);
 constexpr Duration session_timeout = milliseconds(2000);
 constexpr Duration arbiter_deadline = milliseconds(1000);
-constexpr std::size_t timeline_lines_max = 400;
+constexpr std::size_t timeline_lines_max = 1000;
 
 FailoverConfig config_of(int n) {
   FailoverConfig c;
@@ -482,6 +482,7 @@ Completed FailoverWorld::execute_engine(int n, const Action& action) {
     p.role = EngineRole::secondary;
     p.promised_epoch = e.epoch;
     p.state = ReplicaState::inconsistent;
+    p.in_sync = RecordedSet::none;
     return ok;
   }
   if (std::holds_alternative<EngineFlush>(action)) {
@@ -510,6 +511,7 @@ Completed FailoverWorld::execute_engine(int n, const Action& action) {
     return ok;
   }
   e.role = EngineRole::none;  // stand-by
+  e.in_sync = RecordedSet::none;
   e.grow_mark = false;
   if (session_.up && session_.owner == n) close_session();
   if (e.state == ReplicaState::uptodate) e.state = ReplicaState::outdated;

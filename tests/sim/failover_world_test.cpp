@@ -22,6 +22,11 @@ std::uint64_t seeds() {
   return text ? std::strtoull(text, nullptr, 10) : 2000;
 }
 
+std::uint64_t first_seed() {
+  const char* text = std::getenv("HAVM_SIM_SEED");
+  return text ? std::strtoull(text, nullptr, 10) : 1;
+}
+
 int pick(FailoverWorld& w, int n) { return std::uniform_int_distribution<int>(0, n - 1)(w.random()); }
 
 void one_fault(FailoverWorld& w) {
@@ -132,11 +137,20 @@ TEST(FailoverWorld, Both_hosts_power_cycled_come_back) {
 }
 
 TEST(FailoverWorld, Random_faults_lose_nothing_run_nothing_twice_and_heal) {
-  for (std::uint64_t seed = 1; seed <= seeds(); ++seed) {
+  for (std::uint64_t seed = first_seed(); seed < first_seed() + seeds(); ++seed) {
     FailoverWorld w(seed);
     random_run(w);
     ASSERT_TRUE(w.violations().empty()) << "seed " << seed << ": " << w.violations().front() << "\n" << w.timeline();
     ASSERT_TRUE(w.protected_and_running()) << "seed " << seed << " did not heal\n" << w.timeline();
+  }
+}
+
+// Each once showed a hole in the rules; docs/protocol/failover.md tells which.
+TEST(FailoverWorld, Seeds_that_once_failed_stay_clean) {
+  for (const std::uint64_t seed : {228, 284, 539, 2851, 12961, 14234, 99792, 767867}) {
+    FailoverWorld w(seed);
+    random_run(w);
+    EXPECT_TRUE(w.violations().empty() && w.protected_and_running()) << "seed " << seed << "\n" << w.timeline();
   }
 }
 
