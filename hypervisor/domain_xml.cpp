@@ -174,6 +174,10 @@ Result<std::string> disk_to_nbd(const std::string& xml, const std::string& targe
     return Error("disk '" + target + "' of VM '" + document.name() +
                      "' does not say its format (<driver type=…>)",
                  EINVAL);
+  if (export_name.empty() || socket_path.empty())
+    return Error(
+        "disk '" + target + "' of VM '" + document.name() + "' needs a socket and an export name",
+        EINVAL);
   DiskEditor editor(node);
   auto [driver, source] = editor.replace_source("network");
   DiskEditor::set(driver, "name", "qemu");

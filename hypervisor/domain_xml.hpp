@@ -65,7 +65,8 @@ Result<std::vector<DomainDisk>> list_disks(const std::string& xml);
 Result<DomainDisk> find_disk(const std::string& xml, const std::string& target);
 
 // The definition with disk `target` (device='disk', any source) served by an NBD export on a unix
-// socket; errors of the export stop the VM (error_policy) instead of reaching the guest.
+// socket; errors of the export stop the VM (error_policy) instead of reaching the guest. The export
+// name must not be empty: libvirt (9.0) drops the I/O error events of a disk without one.
 Result<std::string> disk_to_nbd(const std::string& xml, const std::string& target,
                                 const std::string& socket_path, const std::string& export_name);
 

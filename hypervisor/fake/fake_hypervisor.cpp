@@ -51,13 +51,13 @@ void FakeHypervisor::set_start_veto(
 void FakeHypervisor::kill_process(const std::string& name) {
   Lock lock(mutex_);
   HAVM_ASSERT(domains_.contains(name), "no such domain");
-  if (is_active(domains_[name])) stop(lock, name, "crashed", DomainEvent::Kind::stopped);
+  if (is_active(domains_[name])) stop(lock, name, "crashed", "failed");
 }
 
 void FakeHypervisor::guest_powers_off(const std::string& name) {
   Lock lock(mutex_);
   HAVM_ASSERT(domains_.contains(name), "no such domain");
-  if (is_active(domains_[name])) stop(lock, name, "shutdown", DomainEvent::Kind::stopped);
+  if (is_active(domains_[name])) stop(lock, name, "shutdown", "shutdown");
 }
 
 void FakeHypervisor::set_guest_obeys_shutdown(const std::string& name, bool obeys) {
@@ -130,14 +130,14 @@ bool FakeHypervisor::is_active(const Domain& domain) {
 }
 
 void FakeHypervisor::stop(Lock& lock, const std::string& name, const char* reason,
-                          DomainEvent::Kind kind) {
+                          const char* event_detail) {
   Domain& domain = domains_[name];
   domain.pid = 0;
   domain.live_xml.clear();
   domain.info.state = DomainState::shut_off;
   domain.info.reason = reason;
   if (domain.inactive_xml.empty()) domains_.erase(name);
-  emit(lock, kind, name, reason);
+  emit(lock, DomainEvent::Kind::stopped, name, event_detail);
 }
 
 void FakeHypervisor::emit(Lock& lock, DomainEvent::Kind kind, const std::string& domain,
@@ -278,7 +278,7 @@ Result<void> FakeHypervisor::shutdown(const std::string& name) {
   if (!is_active(*domain)) return not_running("shutdown", name);
   history_.push_back("shutdown " + name);
   if (!domain->obeys_shutdown || domain->info.state != DomainState::running) return success();
-  stop(lock, name, "shutdown", DomainEvent::Kind::stopped);
+  stop(lock, name, "shutdown", "shutdown");
   return success();
 }
 
@@ -287,7 +287,7 @@ Result<void> FakeHypervisor::destroy(const std::string& name) {
   BOOST_OUTCOME_TRY(Domain * domain, enter(lock, "destroy", name));
   if (!is_active(*domain)) return not_running("destroy", name);
   history_.push_back("destroy " + name);
-  stop(lock, name, "destroyed", DomainEvent::Kind::stopped);
+  stop(lock, name, "destroyed", "destroyed");
   return success();
 }
 

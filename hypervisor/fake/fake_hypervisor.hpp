@@ -38,7 +38,8 @@ class FakeHypervisor final : public Hypervisor {
   // Refuses start() with the returned text, as the libvirt hook does.
   void set_start_veto(std::function<std::optional<std::string>(const std::string& domain)> veto);
 
-  // The QEMU of a running domain disappears, as after SIGKILL or a crash.
+  // The QEMU of a running domain disappears, as after SIGKILL or a crash: as with libvirt the event
+  // says "failed" and the state's reason "crashed".
   void kill_process(const std::string& name);
   // The guest powers itself off.
   void guest_powers_off(const std::string& name);
@@ -95,7 +96,7 @@ class FakeHypervisor final : public Hypervisor {
   Result<Domain*> enter(Lock& lock, const char* call, const std::string& name);
   static bool is_active(const Domain& domain);
   // Forgets the process; the domain is gone when it was not defined.
-  void stop(Lock& lock, const std::string& name, const char* reason, DomainEvent::Kind kind);
+  void stop(Lock& lock, const std::string& name, const char* reason, const char* event_detail);
   void emit(Lock& lock, DomainEvent::Kind kind, const std::string& domain, std::string detail);
 
   std::mutex mutex_;

@@ -145,7 +145,6 @@ bool wait_for_end(int pidfd, std::array<Capture*, 2> captures, Clock::time_point
     if (::poll(polled.data(), polled.size(), timeout_ms) < 0 && errno != EINTR) return false;
     for (Capture* capture : captures)
       capture->drain();
-    // Looked at after the streams were drained would lose nothing either: drained again at the end.
     if ((polled[0].revents & POLLIN) != 0) return true;
   }
 }

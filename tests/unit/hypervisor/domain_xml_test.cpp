@@ -204,6 +204,8 @@ TEST(DomainXml, only_a_disk_with_a_format_is_rewritten) {
   EXPECT_THAT(disk_to_nbd(example("no-format"), "vda", "/s", "x").error().message,
               HasSubstr("does not say its format"));
   EXPECT_EQ(disk_to_nbd(example("virtio-raw"), "vdb", "/s", "x").error().code, ENOENT);
+  EXPECT_EQ(disk_to_nbd(example("virtio-raw"), "vda", "/s", "").error().code, EINVAL);
+  EXPECT_EQ(disk_to_nbd(example("virtio-raw"), "vda", "", "x").error().code, EINVAL);
 }
 
 TEST(DomainXml, a_damaged_original_is_not_restored) {

@@ -122,6 +122,7 @@ TEST_F(FakeHypervisorTest, trouble) {
   EXPECT_EQ(state(), DomainState::crashed);
   fake.kill_process("web1");
   EXPECT_EQ(fake.domain_info("web1").value().reason, "crashed");
+  EXPECT_EQ(news.back(), "web1 failed");
   ASSERT_TRUE(fake.start("web1", false));
   fake.set_guest_obeys_shutdown("web1", false);
   ASSERT_TRUE(fake.shutdown("web1"));
