@@ -1,0 +1,16 @@
+// The job of these functions: files that a person hands to havm, read and checked on this side. An Error has one
+// line for each mistake, each beginning with the name of the file.
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "vmrepl/base/result.hpp"
+
+namespace havm {
+
+// The policy with every key, as havmd wants it.
+Result<nlohmann::json> read_policy_file(const std::string& path);
+Result<void> check_cluster_file(const std::string& path);
+
+}  // namespace havm

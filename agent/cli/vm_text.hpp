@@ -1,0 +1,24 @@
+// The job of these functions: words and colours for what havmd says of a VM (docs/protocol/api.md, "VM"). Pure.
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+
+#include "agent/cli/text_table.hpp"
+
+namespace havm {
+
+// 0–100 of a resync, nullopt when unknown.
+std::optional<int> sync_percent(const nlohmann::json& vm);
+// "in-sync", "resyncing 42 %"
+Cell sync_cell(const nlohmann::json& vm);
+// "yes" or "no"; "-" for a VM that is not protected
+Cell ready_cell(const nlohmann::json& vm);
+Cell state_cell(const nlohmann::json& vm);
+// "resyncing 42 % (430.00 MiB of 1.00 GiB, 95.37 MiB/s)"
+std::string sync_detail(const nlohmann::json& vm);
+// "Synchronising: [ 42 %] 95.37 MiB/s" as virsh shows a block copy
+std::string sync_progress(const nlohmann::json& vm);
+
+}  // namespace havm
