@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <csignal>
+#include <cstdio>
+#include <cstdlib>
 
 #include <fcntl.h>
 #include <sys/resource.h>
@@ -317,6 +319,57 @@ TEST_F(FileDiskTest, SeveralDisksShareOneLoop) {
   EXPECT_EQ(ended, 2 * 128);
   EXPECT_TRUE(equal(seen[126].span(), data.span()));
   EXPECT_EQ(seen[127].data()[0], std::byte{0});
+}
+
+// A loop device over a file, where this host and user can have one.
+class LoopDevice {
+ public:
+  LoopDevice(const std::string& file, int sector_bytes) {
+    const std::string command =
+        "losetup -f --show -b " + std::to_string(sector_bytes) + " " + file + " 2>/dev/null";
+    std::FILE* pipe = ::popen(command.c_str(), "r");
+    for (int c = std::fgetc(pipe); c != EOF && c != '\n'; c = std::fgetc(pipe))
+      path_ += static_cast<char>(c);
+    ::pclose(pipe);
+  }
+  ~LoopDevice() {
+    if (!path_.empty()) std::system(("losetup -d " + path_).c_str());
+  }
+  LoopDevice(const LoopDevice&) = delete;
+  LoopDevice& operator=(const LoopDevice&) = delete;
+  [[nodiscard]] const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
+TEST_F(FileDiskTest, ABlockDeviceIsADiskToo) {
+  for (const int sector : {512, 4096}) {
+    SCOPED_TRACE(sector);
+    const std::string file = make_file("backing" + std::to_string(sector), 4 * mib);
+    const LoopDevice device(file, sector);
+    if (device.path().empty()) GTEST_SKIP() << "no loop device to be had here";
+    auto disk = open(device.path());
+    ASSERT_TRUE(disk);
+    EXPECT_EQ(disk->size_bytes(), 4 * mib);
+    EXPECT_EQ(disk->alignment_bytes(), static_cast<std::uint32_t>(sector));
+    open_error(device.path(), EBUSY);
+    const Buffer data = filled(mib, 13);
+    EXPECT_EQ(write(*disk, mib, data.span(), true), 0);
+    EXPECT_EQ(zero(*disk, mib, 65536, true), 0);
+    EXPECT_EQ(zero(*disk, mib + 65536, 65536, false), 0);
+    EXPECT_EQ(flush(*disk), 0);
+    Buffer seen(mib);
+    EXPECT_EQ(read(*disk, mib, seen.span()), 0);
+    EXPECT_TRUE(std::ranges::all_of(seen.span().first(131072),
+                                    [](std::byte b) { return b == std::byte{0}; }));
+    EXPECT_TRUE(equal(seen.span().subspan(131072), data.span().subspan(131072)));
+    const auto extents = disk->extents(0, 4 * mib);
+    ASSERT_TRUE(extents);
+    ASSERT_EQ(extents.value().size(), 1U);
+    EXPECT_FALSE(extents.value()[0].hole);
+    disk.reset();
+  }
 }
 
 using FileDiskDeathTest = FileDiskTest;
