@@ -1,0 +1,3 @@
+#pragma once
+#include "hypervisor/domain.hpp"
+#include "vmrepl/nbd/server.hpp"

@@ -1,0 +1,4 @@
+#pragma once
+#include <vmrepl/base/up.hpp>
+
+#include "vmrepl/nbd/server.hpp"

@@ -1,0 +1,2 @@
+#pragma once
+#include "vmrepl/session/words.hpp"
