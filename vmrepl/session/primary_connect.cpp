@@ -177,7 +177,8 @@ void PrimarySession::on_hello_refused(const Buffer& payload) {
   if (reason != last_refusal_) spdlog::warn("vm={} {}", config_.vm, reason);
   last_refusal_ = reason;
   const bool is_deposed = refused && refused.value().promised_epoch > core_.epoch();
-  if (is_deposed) core_.freeze();
+  // While the partner may be in-sync this holds all I/O. Alone the owner goes on: nobody can be
+  // made owner from an in-sync set without him, so the promise was in vain.
   drop_session(reason);
   if (is_deposed) callbacks_.deposed(refused.value().promised_epoch);
 }

@@ -128,7 +128,6 @@ void PrimaryCore::frame(const FrameHeader& header, Actions& out) {
       out.push_back(std::move(a));
       return;
     }
-    frozen_ = true;
     out.emplace_back(Kind::deposed);
     break_session("the partner has promised a higher epoch and grants no lease", out);
   } else if (pending.kind == Pending::Kind::control) {
