@@ -19,7 +19,7 @@ bool looks_like_option(const std::string& word) { return word.size() > 1 && word
 // What CLI11 writes to for one option.
 struct Slot {
   const OptionSpec* spec = nullptr;
-  std::vector<std::string> values;
+  std::string value;
   CLI::Option* option = nullptr;
 };
 
@@ -30,17 +30,21 @@ void add_slot(CLI::App& app, Slot& slot) {
     return;
   }
   const std::string name = slot.spec->positional ? slot.spec->name + "," + dashed : dashed;
-  slot.option = app.add_option(name, slot.values);
-  // One value for each mention; how often it was given is checked here, in virsh's words.
-  slot.option->type_size(1)->expected(1)->take_all();
+  slot.option = app.add_option(name, slot.value);
 }
 
-// "--peer" as the last word, or followed by another option.
-std::string find_missing_value(const Command& command, const std::vector<std::string>& arguments) {
-  for (std::size_t i = 0; i < arguments.size(); ++i) {
-    for (const OptionSpec& spec : command.options) {
-      if (spec.value.empty() || arguments[i] != "--" + spec.name) continue;
-      if (i + 1 == arguments.size() || looks_like_option(arguments[i + 1]))
+// What CLI11 would say in words of its own: an option given twice, or without its value ("--peer" as the last
+// word, or followed by another option). "" when all is well.
+std::string find_misuse(const Command& command, const std::vector<std::string>& arguments) {
+  for (const OptionSpec& spec : command.options) {
+    const std::string dashed = "--" + spec.name;
+    int seen = 0;
+    for (std::size_t i = 0; i < arguments.size() && arguments[i] != "--"; ++i) {
+      if (arguments[i] != dashed && !arguments[i].starts_with(dashed + "=")) continue;
+      if (++seen > 1) return "option --" + spec.name + " already seen";
+      const bool apart = arguments[i] == dashed;
+      if (spec.value.empty() || (!apart && arguments[i] != dashed + "=")) continue;
+      if (!apart || i + 1 == arguments.size() || looks_like_option(arguments[i + 1]))
         return "expected syntax: --" + spec.name + " <" + spec.value + ">";
     }
   }
@@ -57,9 +61,8 @@ Result<ParsedOptions> collect(const Command& command, const CLI::App& app,
   if (!rest.empty()) return Error("unexpected data '" + rest[0] + "'");
   ParsedOptions parsed;
   for (const Slot& slot : slots) {
-    if (slot.values.size() > 1) return Error("unexpected data '" + slot.values[1] + "'");
     if (slot.option->count() > 0)
-      parsed[slot.spec->name] = slot.values.empty() ? "" : slot.values[0];
+      parsed[slot.spec->name] = slot.value;
     else if (slot.spec->required)
       return Error("command '" + command.name + "' requires " +
                    (slot.spec->positional ? "<" + slot.spec->name + ">" : "--" + slot.spec->name) +
@@ -101,8 +104,8 @@ Result<ParsedOptions> parse_command_options(const Command& command,
     if (word == "--") break;
     if (word == "--help") return ParsedOptions{{"help", ""}};
   }
-  const std::string missing = find_missing_value(command, arguments);
-  if (!missing.empty()) return Error(missing);
+  const std::string misuse = find_misuse(command, arguments);
+  if (!misuse.empty()) return Error(misuse);
   CLI::App app;
   app.set_help_flag("");
   app.allow_extras();
