@@ -25,7 +25,8 @@ ALLOWED = [
     ("agent/control", ["vmrepl/base"]),
     ("agent/guard", ["vmrepl/base"]),
     ("agent/liveness", ["vmrepl/base"]),
-    ("agent/failover", ["vmrepl/base"]),
+    # the register's type is shared with the witness that keeps it
+    ("agent/failover", ["agent/witness/witness_types.hpp", "vmrepl/base"]),
     ("agent", ["agent", "vmrepl", "hypervisor"]),
     ("tests", ["tests", "agent", "vmrepl", "hypervisor"]),
 ]
@@ -69,7 +70,7 @@ def includes_of(path: pathlib.Path):
 
 
 def inside(name: str, folder: str) -> bool:
-    return name.startswith(folder + "/")
+    return name == folder or name.startswith(folder + "/")
 
 
 def allowed_for(name: str):
