@@ -99,7 +99,7 @@ Result<void> Havmd::open(const Options& options) {
   if (!c.witness)
     return Error(options.cluster_file + " names no witness: without an arbiter nothing can decide between two nodes; "
                  "add \"witness\": {\"address\": …}");
-  arbiter_ = make_witness_arbiter(node_.executor, c.name, *c.witness);
+  arbiter_ = make_witness_arbiter(node_.executor, c.name, *c.witness, {node_.self, node_.partner});
   guard_ = std::make_unique<GuardLink>(node_.paths.programs + "/havm-guard", node_.paths.guard_socket(),
                                        node_.paths.state + "/guard.log", c.timing.lease);
   BOOST_OUTCOME_TRY(guard_->ensure());

@@ -30,8 +30,8 @@ asio::awaitable<Result<void>> work(Havmd& daemon, std::string what, std::functio
   co_return co_await daemon.worker().run<void>(std::move(what), std::move(call), work_deadline);
 }
 
-NamedRegister first_register(const std::string& self) {
-  NamedRegister r;
+Register first_register(const std::string& self) {
+  Register r;
   r.epoch = Epoch(1);
   r.owner = self;
   r.in_sync = {self};
@@ -85,7 +85,7 @@ asio::awaitable<Result<void>> set_up(Havmd& daemon, const ProtectPlan& plan, std
   auto local = co_await work(daemon, "setting up VM '" + vm + "'", std::move(here));
   if (!local) co_return local;
   operation->step = "registering the VM at the arbiter";
-  NamedRegister first = first_register(daemon.node().self);
+  Register first = first_register(daemon.node().self);
   auto registered = co_await daemon.node().arbiter->create(vm, std::move(first), arbiter_deadline);
   if (!registered) co_return registered.error();
   if (!registered.value().applied) co_return Error("the arbiter already has a register of VM '" + vm + "'", EEXIST);
@@ -97,7 +97,7 @@ asio::awaitable<std::string> take_back(Havmd& daemon, const ProtectPlan& plan, s
   const std::string vm = plan.definition.vm;
   operation->step = "taking everything back";
   std::string left;
-  NamedRegister first = first_register(daemon.node().self);
+  Register first = first_register(daemon.node().self);
   auto unregistered = co_await daemon.node().arbiter->remove(vm, std::move(first), arbiter_deadline);
   if (!unregistered) left += "; the register at the arbiter may be left";
   const ReplicaSetup setup(daemon.node());
@@ -156,7 +156,7 @@ asio::awaitable<Result<void>> remove_register(Havmd& daemon, const std::string& 
   auto present = co_await daemon.node().arbiter->read(vm, arbiter_deadline);
   if (!present) co_return present.error();
   if (!present.value().value) co_return success();
-  NamedRegister expect = *present.value().value;
+  Register expect = *present.value().value;
   auto removed = co_await daemon.node().arbiter->remove(vm, std::move(expect), arbiter_deadline);
   if (!removed) co_return removed.error();
   if (!removed.value().applied) co_return Error("the register of VM '" + vm + "' changed meanwhile: try again");

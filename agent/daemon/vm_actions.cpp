@@ -61,8 +61,8 @@ asio::awaitable<Completed> VmActions::execute(Action action) {
 
 // ---- the arbiter ------------------------------------------------------------------------------------
 
-NamedRegister VmActions::named(const RegisterView& view) const {
-  NamedRegister r;
+Register VmActions::named(const RegisterView& view) const {
+  Register r;
   r.epoch = view.epoch;
   r.owner = view.owned() ? node_.self : node_.partner;
   if (view.self_in_sync) r.in_sync.push_back(node_.self);
@@ -100,8 +100,8 @@ asio::awaitable<Completed> VmActions::run(ReadRegister) {
 }
 
 asio::awaitable<Completed> VmActions::run(CompareAndSwap action) {
-  NamedRegister expect = named(action.expect);
-  NamedRegister to = named(action.to);
+  Register expect = named(action.expect);
+  Register to = named(action.to);
   auto result = co_await node_.arbiter->compare_and_swap(vm_, std::move(expect), std::move(to), arbiter_deadline);
   co_return answer(result);
 }

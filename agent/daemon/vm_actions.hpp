@@ -13,7 +13,7 @@
 
 namespace havm {
 
-struct NamedRegister;
+struct Register;
 struct ArbiterAnswer;
 
 class VmActions {
@@ -48,7 +48,7 @@ class VmActions {
   boost::asio::awaitable<Result<void>> start(StartVm action);
   boost::asio::awaitable<Result<void>> start_permitted();
   boost::asio::awaitable<Result<void>> watch(Epoch epoch);
-  [[nodiscard]] NamedRegister named(const RegisterView& view) const;
+  [[nodiscard]] Register named(const RegisterView& view) const;
   [[nodiscard]] Completed answer(const Result<ArbiterAnswer>& result) const;
 
   NodeContext& node_;

@@ -16,21 +16,15 @@
 #include <string>
 #include <vector>
 
+#include "agent/witness/witness_types.hpp"
 #include "vmrepl/base/clock.hpp"
 #include "vmrepl/base/result.hpp"
 #include "vmrepl/base/strong_types.hpp"
 
 namespace havm {
 
-struct NamedRegister {
-  Epoch epoch;
-  std::string owner;
-  std::vector<std::string> in_sync;  // sorted, contains owner
-  bool operator==(const NamedRegister&) const = default;
-};
-
 struct ArbiterAnswer {
-  std::optional<NamedRegister> value;       // nullopt: there is no such register
+  std::optional<Register> value;       // nullopt: there is no such register
   bool applied = false;                     // compare_and_swap, create, remove
   std::map<std::string, Duration> grant_ages;
 };
@@ -46,11 +40,11 @@ class Arbiter {
   virtual ~Arbiter() = default;
 
   virtual boost::asio::awaitable<Result<ArbiterAnswer>> read(std::string vm, Deadline deadline) = 0;
-  virtual boost::asio::awaitable<Result<ArbiterAnswer>> compare_and_swap(std::string vm, NamedRegister expect,
-                                                                         NamedRegister to, Deadline deadline) = 0;
-  virtual boost::asio::awaitable<Result<ArbiterAnswer>> create(std::string vm, NamedRegister value,
+  virtual boost::asio::awaitable<Result<ArbiterAnswer>> compare_and_swap(std::string vm, Register expect,
+                                                                         Register to, Deadline deadline) = 0;
+  virtual boost::asio::awaitable<Result<ArbiterAnswer>> create(std::string vm, Register value,
                                                                Deadline deadline) = 0;
-  virtual boost::asio::awaitable<Result<ArbiterAnswer>> remove(std::string vm, NamedRegister expect,
+  virtual boost::asio::awaitable<Result<ArbiterAnswer>> remove(std::string vm, Register expect,
                                                                Deadline deadline) = 0;
   // Names of the VMs for which a lease was granted to `node`.
   virtual boost::asio::awaitable<Result<std::vector<std::string>>> lease(std::string node,

@@ -9,6 +9,13 @@ namespace {
 
 constexpr int crash_restarts_max = 3;
 
+// Only the test program havmd-broken-lease-wait is built without the wait: the verdict of the demo must fail on it.
+#ifdef HAVM_BREAK_LEASE_WAIT
+constexpr bool waits_for_foreign_leases = false;
+#else
+constexpr bool waits_for_foreign_leases = true;
+#endif
+
 Verdict none() { return {}; }
 
 Verdict act(std::string kind, std::string reason, Action action) {
@@ -51,7 +58,7 @@ TimePoint foreign_lease_end(const State& s) {
 
 Verdict start(State& s) {
   if (s.vm_crashed && s.crash_restarts > crash_restarts_max) return none();
-  if (s.now < foreign_lease_end(s)) {
+  if (waits_for_foreign_leases && s.now < foreign_lease_end(s)) {
     s.lease_waited = true;
     return none();
   }

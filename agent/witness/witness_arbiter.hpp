@@ -4,13 +4,16 @@
 #include <boost/asio/any_io_executor.hpp>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "agent/failover/arbiter.hpp"
 #include "agent/policy/cluster_config.hpp"
 
 namespace havm {
 
+// `nodes`: every node that may hold a lease.
 std::unique_ptr<Arbiter> make_witness_arbiter(boost::asio::any_io_executor executor, std::string cluster,
-                                              const WitnessEndpoint& endpoint);
+                                              const WitnessEndpoint& endpoint,
+                                              std::vector<std::string> nodes);
 
 }  // namespace havm
