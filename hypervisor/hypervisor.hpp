@@ -1,6 +1,6 @@
-// The job of Hypervisor: everything havm asks of a virtualisation host. Implemented by libvirt/ and, for
-// tests, by fake/. All calls block (the agent runs them on a worker per VM, with a deadline) and may be
-// made from any thread. Errors name the domain and what libvirt said.
+// The job of Hypervisor: everything havm asks of a virtualisation host. Implemented by libvirt/
+// and, for tests, by fake/. All calls block (the agent runs them on a worker per VM, with a deadline)
+// and may be made from any thread. Errors name the domain and what libvirt said.
 #pragma once
 
 #include <cstdint>
@@ -75,8 +75,8 @@ class Hypervisor {
   // "QEMU 7.2.x / libvirt 9.0.0" for version output.
   virtual Result<std::string> version() = 0;
 
-  // Called on a thread of the implementation until the Hypervisor is destroyed; events can be lost while
-  // libvirtd is away, so poll too.
+  // Called on a thread of the implementation until the Hypervisor is destroyed; events can be lost
+  // while libvirtd is away, so poll too.
   virtual void on_event(std::function<void(DomainEvent)> handler) = 0;
 };
 
