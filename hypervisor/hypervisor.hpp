@@ -1,6 +1,6 @@
 // The job of Hypervisor: everything havm asks of a virtualisation host. Implemented by libvirt/
-// and, for tests, by fake/. All calls block (the agent runs them on a worker per VM, with a deadline)
-// and may be made from any thread. Errors name the domain and what libvirt said.
+// and, for tests, by fake/. All calls block (the agent runs them on a worker per VM, with a
+// deadline) and may be made from any thread. Errors name the domain and what libvirt said.
 #pragma once
 
 #include <cstdint>

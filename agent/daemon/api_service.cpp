@@ -27,7 +27,9 @@ constexpr milliseconds stop_patience{60000};
 constexpr milliseconds failover_patience{180000};
 
 HttpResponse from_error(const Error& e) {
-  const int status = e.code == ENOENT ? 404 : e.code == EHOSTUNREACH || e.code == ETIMEDOUT ? 503 : 409;
+  const int status = e.code == ENOENT                                ? 404
+                     : e.code == EHOSTUNREACH || e.code == ETIMEDOUT ? 503
+                                                                     : 409;
   return HttpResponse::error(status, e.message);
 }
 
@@ -57,24 +59,30 @@ bool flag(const nlohmann::json& body, const char* name) {
   return body.is_object() && body.contains(name) && body.at(name).get<bool>();
 }
 
-// ---- reads ------------------------------------------------------------------------------------------
+// ---- reads
+// ------------------------------------------------------------------------------------------
 
 asio::awaitable<HttpResponse> list(Havmd& daemon) {
   Hypervisor* const hv = daemon.node().hypervisor;
   std::function<Result<std::vector<DomainInfo>>()> call = [hv] { return hv->list_domains(); };
-  auto domains = co_await daemon.worker().run<std::vector<DomainInfo>>("listing the domains", std::move(call), hypervisor_deadline);
+  auto domains = co_await daemon.worker().run<std::vector<DomainInfo>>(
+      "listing the domains", std::move(call), hypervisor_deadline);
   std::map<std::string, nlohmann::json> all;
-  for (const auto& [name, unit] : daemon.units()) all[name] = vm_object(daemon, *unit);
+  for (const auto& [name, unit] : daemon.units())
+    all[name] = vm_object(daemon, *unit);
   if (domains) {
     for (const DomainInfo& d : domains.value()) {
       const auto it = all.find(d.name);
-      if (it == all.end()) all[d.name] = unprotected_object(d);
-      else it->second["title"] = d.title;
+      if (it == all.end())
+        all[d.name] = unprotected_object(d);
+      else
+        it->second["title"] = d.title;
     }
   }
   nlohmann::json body;
   body["vms"] = nlohmann::json::array();
-  for (auto& [name, vm] : all) body["vms"].push_back(std::move(vm));
+  for (auto& [name, vm] : all)
+    body["vms"].push_back(std::move(vm));
   co_return HttpResponse(200, std::move(body));
 }
 
@@ -83,7 +91,8 @@ asio::awaitable<HttpResponse> one(Havmd& daemon, std::string vm) {
   if (unit) co_return HttpResponse(200, vm_object(daemon, *unit));
   Hypervisor* const hv = daemon.node().hypervisor;
   std::function<Result<DomainInfo>()> call = [hv, vm] { return hv->domain_info(vm); };
-  auto info = co_await daemon.worker().run<DomainInfo>("looking at VM '" + vm + "'", std::move(call), hypervisor_deadline);
+  auto info = co_await daemon.worker().run<DomainInfo>("looking at VM '" + vm + "'",
+                                                       std::move(call), hypervisor_deadline);
   if (!info) co_return from_error(info.error());
   co_return HttpResponse(200, unprotected_object(info.value()));
 }
@@ -91,11 +100,13 @@ asio::awaitable<HttpResponse> one(Havmd& daemon, std::string vm) {
 asio::awaitable<HttpResponse> version(Havmd& daemon) {
   Hypervisor* const hv = daemon.node().hypervisor;
   std::function<Result<std::string>()> call = [hv] { return hv->version(); };
-  auto text = co_await daemon.worker().run<std::string>("asking libvirt's version", std::move(call), hypervisor_deadline);
+  auto text = co_await daemon.worker().run<std::string>("asking libvirt's version", std::move(call),
+                                                        hypervisor_deadline);
   co_return HttpResponse(200, version_object(daemon, text ? text.value() : "unknown"));
 }
 
-// ---- protect and unprotect --------------------------------------------------------------------------
+// ---- protect and unprotect
+// --------------------------------------------------------------------------
 
 Result<Policy> policy_of(const nlohmann::json& body) {
   if (!body.contains("policy") || body.at("policy").is_null()) return Policy{};
@@ -106,9 +117,11 @@ Result<Policy> policy_of(const nlohmann::json& body) {
 }
 
 asio::awaitable<HttpResponse> start_protect(Havmd& daemon, std::string vm, nlohmann::json body) {
-  if (const auto wrong = unknown_field(body, {"peer", "policy", "restart", "dry_run"}); !wrong.empty())
+  if (const auto wrong = unknown_field(body, {"peer", "policy", "restart", "dry_run"});
+      !wrong.empty())
     co_return HttpResponse::error(400, wrong);
-  if (!body.is_object() || !body.contains("peer")) co_return HttpResponse::error(400, "the request names no peer");
+  if (!body.is_object() || !body.contains("peer"))
+    co_return HttpResponse::error(400, "the request names no peer");
   auto policy = policy_of(body);
   if (!policy) co_return HttpResponse::error(400, policy.error().message);
   ProtectRequest request;
@@ -119,8 +132,11 @@ asio::awaitable<HttpResponse> start_protect(Havmd& daemon, std::string vm, nlohm
   auto plan = co_await plan_protect(daemon, std::move(request));
   if (!plan) co_return from_error(plan.error());
   if (flag(body, "dry_run")) co_return plan_of(plan.value().steps);
-  if (daemon.operations().running(vm)) co_return HttpResponse::error(409, "another operation on VM '" + vm + "' is under way");
-  Operations::Body work = [&daemon, p = plan.value()](std::shared_ptr<Operation> o) { return protect(daemon, p, std::move(o)); };
+  if (daemon.operations().running(vm))
+    co_return HttpResponse::error(409, "another operation on VM '" + vm + "' is under way");
+  Operations::Body work = [&daemon, p = plan.value()](std::shared_ptr<Operation> o) {
+    return protect(daemon, p, std::move(o));
+  };
   co_return accepted(*daemon.operations().start("protect", vm, std::move(work)));
 }
 
@@ -130,18 +146,25 @@ asio::awaitable<HttpResponse> start_unprotect(Havmd& daemon, std::string vm, nlo
   auto plan = co_await plan_unprotect(daemon, vm, flag(body, "restart"));
   if (!plan) co_return from_error(plan.error());
   if (flag(body, "dry_run")) co_return plan_of(plan.value().steps);
-  Operations::Body work = [&daemon, p = plan.value()](std::shared_ptr<Operation> o) { return unprotect(daemon, p, std::move(o)); };
+  Operations::Body work = [&daemon, p = plan.value()](std::shared_ptr<Operation> o) {
+    return unprotect(daemon, p, std::move(o));
+  };
   co_return accepted(*daemon.operations().start("unprotect", vm, std::move(work)));
 }
 
-// ---- the administrator's wishes ---------------------------------------------------------------------
+// ---- the administrator's wishes
+// ---------------------------------------------------------------------
 
 const char* word_of(Wish wish) {
   switch (wish) {
-    case Wish::start: return "start";
-    case Wish::shutdown: return "shutdown";
-    case Wish::destroy: return "destroy";
-    case Wish::failover: return "failover";
+    case Wish::start:
+      return "start";
+    case Wish::shutdown:
+      return "shutdown";
+    case Wish::destroy:
+      return "destroy";
+    case Wish::failover:
+      return "failover";
   }
   return "";
 }
@@ -154,8 +177,11 @@ asio::awaitable<Result<void>> tell_owner(Havmd& daemon, VmUnit* unit, Wish wish)
   }
   nlohmann::json body;
   body["wish"] = word_of(wish);
-  auto told = co_await daemon.node().peer->request("POST", "/v1/peer/vms/" + unit->definition().vm + "/wish", std::move(body), peer_deadline);
-  if (!told) co_return Error("node " + daemon.node().partner + " owns the VM: " + told.error().message, told.error().code);
+  auto told = co_await daemon.node().peer->request(
+      "POST", "/v1/peer/vms/" + unit->definition().vm + "/wish", std::move(body), peer_deadline);
+  if (!told)
+    co_return Error("node " + daemon.node().partner + " owns the VM: " + told.error().message,
+                    told.error().code);
   co_return success();
 }
 
@@ -166,23 +192,32 @@ Result<VmUnit*> known_unit(Havmd& daemon, const std::string& vm) {
     if (!info) return info.error();
     return Error("domain '" + vm + "' is not protected: use virsh", EINVAL);
   }
-  if (!unit->state().reg) return Error("the witness has not answered yet: who owns VM '" + vm + "' is not known", EHOSTUNREACH);
+  if (!unit->state().reg)
+    return Error("the witness has not answered yet: who owns VM '" + vm + "' is not known",
+                 EHOSTUNREACH);
   return unit;
 }
 
-bool runs_anywhere(Havmd& daemon, const VmUnit& unit) { return vm_object(daemon, unit).value("state", "") != "shut off"; }
+bool runs_anywhere(Havmd& daemon, const VmUnit& unit) {
+  return vm_object(daemon, unit).value("state", "") != "shut off";
+}
 
-asio::awaitable<Result<nlohmann::json>> finish(Havmd& daemon, std::string vm, std::string what, std::function<bool()> condition,
-                                               milliseconds patience, std::shared_ptr<Operation> operation) {
+asio::awaitable<Result<nlohmann::json>> finish(Havmd& daemon, std::string vm, std::string what,
+                                               std::function<bool()> condition,
+                                               milliseconds patience,
+                                               std::shared_ptr<Operation> operation) {
   operation->step = what;
   const bool held = co_await wait_until(daemon.node().executor, std::move(condition), patience);
   VmUnit* unit = daemon.find(vm);
   if (!unit) co_return Error("VM '" + vm + "' is no longer protected");
-  if (!held) co_return Error(what + " of VM '" + vm + "' takes too long: " + unit->state().reason + " (havm explain " + vm + ")");
+  if (!held)
+    co_return Error(what + " of VM '" + vm + "' takes too long: " + unit->state().reason +
+                    " (havm explain " + vm + ")");
   co_return vm_object(daemon, *unit);
 }
 
-HttpResponse follow(Havmd& daemon, const std::string& vm, const std::string& kind, std::function<bool()> condition, milliseconds patience) {
+HttpResponse follow(Havmd& daemon, const std::string& vm, const std::string& kind,
+                    std::function<bool()> condition, milliseconds patience) {
   Operations::Body work = [&daemon, vm, kind, condition, patience](std::shared_ptr<Operation> o) {
     return finish(daemon, vm, kind, condition, patience, std::move(o));
   };
@@ -193,7 +228,8 @@ asio::awaitable<HttpResponse> power(Havmd& daemon, std::string vm, Wish wish) {
   auto unit = known_unit(daemon, vm);
   if (!unit) co_return from_error(unit.error());
   const bool running = runs_anywhere(daemon, *unit.value());
-  if (wish == Wish::start && running) co_return HttpResponse::error(409, "domain is already running");
+  if (wish == Wish::start && running)
+    co_return HttpResponse::error(409, "domain is already running");
   if (wish != Wish::start && !running && unit.value()->state().desired == Desired::off)
     co_return HttpResponse::error(409, "domain is not running");
   auto told = co_await tell_owner(daemon, unit.value(), wish);
@@ -206,7 +242,8 @@ asio::awaitable<HttpResponse> power(Havmd& daemon, std::string vm, Wish wish) {
     const std::string state = vm_object(daemon, *u).value("state", "");
     return want_running ? state == "running" : state == "shut off";
   };
-  co_return follow(daemon, vm, word_of(wish), std::move(reached), want_running ? start_patience : stop_patience);
+  co_return follow(daemon, vm, word_of(wish), std::move(reached),
+                   want_running ? start_patience : stop_patience);
 }
 
 Result<void> failover_possible(Havmd& daemon, const VmUnit& unit, const std::string& to) {
@@ -214,33 +251,41 @@ Result<void> failover_possible(Havmd& daemon, const VmUnit& unit, const std::str
   const State& s = unit.state();
   const std::string owner = s.reg->owned() ? node.self : node.partner;
   if (!node.cluster.find_node(to)) return Error("failed to get node '" + to + "'", ENOENT);
-  if (to == owner) return Error("node " + to + " already owns VM '" + unit.definition().vm + "'", EINVAL);
+  if (to == owner)
+    return Error("node " + to + " already owns VM '" + unit.definition().vm + "'", EINVAL);
   if (!s.reg->both())
-    return Error("node " + to + " cannot take VM '" + unit.definition().vm + "' over: only node " + owner + " holds every completed write", EINVAL);
+    return Error("node " + to + " cannot take VM '" + unit.definition().vm + "' over: only node " +
+                     owner + " holds every completed write",
+                 EINVAL);
   if (s.reg->owned() && daemon.liveness().state() != PeerState::up)
     return Error("node " + to + " is not heard: it cannot take over", EHOSTUNREACH);
   return success();
 }
 
 asio::awaitable<HttpResponse> failover(Havmd& daemon, std::string vm, nlohmann::json body) {
-  if (const auto wrong = unknown_field(body, {"to", "dry_run"}); !wrong.empty()) co_return HttpResponse::error(400, wrong);
+  if (const auto wrong = unknown_field(body, {"to", "dry_run"}); !wrong.empty())
+    co_return HttpResponse::error(400, wrong);
   auto known = known_unit(daemon, vm);
   if (!known) co_return from_error(known.error());
   VmUnit* const unit = known.value();
   const NodeContext& node = daemon.node();
   const State& s = unit->state();
   std::string to = s.reg->owned() ? node.partner : node.self;
-  if (body.is_object() && body.contains("to") && !body.at("to").is_null()) to = body.at("to").get<std::string>();
+  if (body.is_object() && body.contains("to") && !body.at("to").is_null())
+    to = body.at("to").get<std::string>();
   auto possible = failover_possible(daemon, *unit, to);
   if (!possible) co_return from_error(possible.error());
   if (flag(body, "dry_run")) {
     std::vector<std::string> steps;
-    if (s.desired == Desired::running) steps.push_back("stop VM '" + vm + "' as if its plug were pulled");
-    steps.push_back("let node " + to + " take it over at epoch " + std::to_string(s.reg->epoch.next().value));
+    if (s.desired == Desired::running)
+      steps.push_back("stop VM '" + vm + "' as if its plug were pulled");
+    steps.push_back("let node " + to + " take it over at epoch " +
+                    std::to_string(s.reg->epoch.next().value));
     if (s.desired == Desired::running) steps.push_back("start VM '" + vm + "' on node " + to);
     co_return plan_of(steps);
   }
-  if (daemon.operations().running(vm)) co_return HttpResponse::error(409, "another operation on VM '" + vm + "' is under way");
+  if (daemon.operations().running(vm))
+    co_return HttpResponse::error(409, "another operation on VM '" + vm + "' is under way");
   const bool orphaned = !s.reg->owned() && daemon.liveness().state() != PeerState::up;
   if (orphaned) {
     unit->deliver(Requested{Wish::failover});
@@ -252,12 +297,14 @@ asio::awaitable<HttpResponse> failover(Havmd& daemon, std::string vm, nlohmann::
     const VmUnit* u = daemon.find(vm);
     if (!u) return true;
     const nlohmann::json now = vm_object(daemon, *u);
-    return now["owner"] == to && (now.value("desired", "") == "off" || now.value("state", "") == "running");
+    return now["owner"] == to &&
+           (now.value("desired", "") == "off" || now.value("state", "") == "running");
   };
   co_return follow(daemon, vm, "failover", std::move(reached), failover_patience);
 }
 
-// ---- routing ----------------------------------------------------------------------------------------
+// ---- routing
+// ----------------------------------------------------------------------------------------
 
 asio::awaitable<HttpResponse> get(Havmd& daemon, const std::vector<std::string>& path) {
   if (path.size() == 2 && path[1] == "version") co_return co_await version(daemon);
@@ -287,7 +334,8 @@ asio::awaitable<HttpResponse> post(Havmd& daemon, HttpRequest request) {
   if (verb == "protect") co_return co_await start_protect(daemon, vm, request.body);
   if (verb == "unprotect") co_return co_await start_unprotect(daemon, vm, request.body);
   if (verb == "failover") co_return co_await failover(daemon, vm, request.body);
-  if (const auto wrong = unknown_field(request.body, {}); !wrong.empty()) co_return HttpResponse::error(400, wrong);
+  if (const auto wrong = unknown_field(request.body, {}); !wrong.empty())
+    co_return HttpResponse::error(400, wrong);
   if (verb == "start") co_return co_await power(daemon, vm, Wish::start);
   if (verb == "shutdown") co_return co_await power(daemon, vm, Wish::shutdown);
   if (verb == "destroy") co_return co_await power(daemon, vm, Wish::destroy);
@@ -295,7 +343,8 @@ asio::awaitable<HttpResponse> post(Havmd& daemon, HttpRequest request) {
 }
 
 asio::awaitable<HttpResponse> handle(Havmd* daemon, HttpRequest request) {
-  if (request.path.empty() || request.path[0] != "v1") co_return HttpResponse::error(404, "no such path");
+  if (request.path.empty() || request.path[0] != "v1")
+    co_return HttpResponse::error(404, "no such path");
   try {
     if (request.method == "GET") co_return co_await get(*daemon, request.path);
     if (request.method == "POST") co_return co_await post(*daemon, std::move(request));

@@ -1,4 +1,5 @@
-// The job of the API service: the routes of docs/protocol/api.md onto Havmd. `daemon` must outlive the handler.
+// The job of the API service: the routes of docs/protocol/api.md onto Havmd. `daemon` must outlive
+// the handler.
 #pragma once
 
 #include "agent/control/http.hpp"

@@ -1,12 +1,12 @@
 #include "agent/daemon/engine_link.hpp"
 
-#include <spdlog/spdlog.h>
-
 #include <algorithm>
+#include <map>
+
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
-#include <map>
+#include <spdlog/spdlog.h>
 
 #include "agent/daemon/spawn_detached.hpp"
 #include "vmrepl/base/spawn_supervised.hpp"
@@ -32,7 +32,8 @@ bool look_up(const std::map<std::string, T>& words, const std::string& word, T& 
 
 bool any_disk_failed(const nlohmann::json& status) {
   const auto& disks = status.at("disks");
-  return std::any_of(disks.begin(), disks.end(), [](const auto& d) { return d.contains("error") && !d["error"].is_null(); });
+  return std::any_of(disks.begin(), disks.end(),
+                     [](const auto& d) { return d.contains("error") && !d["error"].is_null(); });
 }
 
 TimePoint granted_at(const nlohmann::json& status, TimePoint received) {
@@ -44,11 +45,13 @@ TimePoint granted_at(const nlohmann::json& status, TimePoint received) {
 }  // namespace
 
 Result<EngineView> parse_engine_status(const nlohmann::json& status, TimePoint received) {
-  static const std::map<std::string, EngineRole> roles{
-      {"none", EngineRole::none}, {"owner", EngineRole::owner}, {"secondary", EngineRole::secondary}};
-  static const std::map<std::string, ReplicaState> states{{"uptodate", ReplicaState::uptodate},
-                                                          {"inconsistent", ReplicaState::inconsistent},
-                                                          {"outdated", ReplicaState::outdated}};
+  static const std::map<std::string, EngineRole> roles{{"none", EngineRole::none},
+                                                       {"owner", EngineRole::owner},
+                                                       {"secondary", EngineRole::secondary}};
+  static const std::map<std::string, ReplicaState> states{
+      {"uptodate", ReplicaState::uptodate},
+      {"inconsistent", ReplicaState::inconsistent},
+      {"outdated", ReplicaState::outdated}};
   static const std::map<std::string, RecordedSet> sets{
       {"none", RecordedSet::none}, {"self", RecordedSet::self}, {"both", RecordedSet::both}};
   static const std::map<std::string, SessionState> sessions{
@@ -58,11 +61,14 @@ Result<EngineView> parse_engine_status(const nlohmann::json& status, TimePoint r
   try {
     EngineView v;
     const auto& record = status.at("record");
-    const bool known = look_up(roles, status.at("role").get<std::string>(), v.role) &&
-                       look_up(states, record.at("state").get<std::string>(), v.state) &&
-                       look_up(sets, record.at("in_sync").get<std::string>(), v.in_sync) &&
-                       look_up(sessions, status.at("session").at("state").get<std::string>(), v.session);
-    if (!known) return Error("the engine's status has a word that this agent does not know: " + status.dump());
+    const bool known =
+        look_up(roles, status.at("role").get<std::string>(), v.role) &&
+        look_up(states, record.at("state").get<std::string>(), v.state) &&
+        look_up(sets, record.at("in_sync").get<std::string>(), v.in_sync) &&
+        look_up(sessions, status.at("session").at("state").get<std::string>(), v.session);
+    if (!known)
+      return Error("the engine's status has a word that this agent does not know: " +
+                   status.dump());
     v.epoch = Epoch(record.at("epoch").get<std::uint64_t>());
     v.promised_epoch = Epoch(record.at("promised_epoch").get<std::uint64_t>());
     v.grow_mark = record.at("grow_mark").get<bool>();
@@ -115,7 +121,8 @@ void EngineLink::Shared::spawn() {
   const TimePoint now = BootClock::now();
   if (spawned_at != TimePoint{} && now - spawned_at < milliseconds(1000)) return;
   spawned_at = now;
-  const std::vector<std::string> argv{node.paths.programs + "/havm-repl", "--config", node.paths.engine_config(vm)};
+  const std::vector<std::string> argv{node.paths.programs + "/havm-repl", "--config",
+                                      node.paths.engine_config(vm)};
   auto started = spawn_detached(argv, node.paths.engine_log(vm));
   if (!started) return spdlog::error("vm={} {}", vm, started.error().message);
   spdlog::info("vm={} started its engine", vm);
@@ -182,7 +189,8 @@ EngineLink::~EngineLink() {
   shared_->client.close();
 }
 
-asio::awaitable<Result<nlohmann::json>> EngineLink::call(std::string command, nlohmann::json arguments,
+asio::awaitable<Result<nlohmann::json>> EngineLink::call(std::string command,
+                                                         nlohmann::json arguments,
                                                          milliseconds deadline) {
   auto shared = shared_;
   auto reply = co_await shared->client.call(std::move(command), std::move(arguments), deadline);

@@ -1,19 +1,23 @@
-// The job of EngineLink: keep the engine (havm-repl) of one VM running, stay connected to it and know its state.
+// The job of EngineLink: keep the engine (havm-repl) of one VM running, stay connected to it and
+// know its state.
 //
 // Guarantees
-//  1. An engine that already runs is adopted, never started twice (the engine itself locks its record).
-//  2. `changed` is called after every change of what the engine says of itself, and with nullopt when it does not
+//  1. An engine that already runs is adopted, never started twice (the engine itself locks its
+//  record).
+//  2. `changed` is called after every change of what the engine says of itself, and with nullopt
+//  when it does not
 //     answer; after a call() it has been called before the call returns.
 // One thread. Stops trying when destroyed; the engine goes on.
 #pragma once
 
-#include <boost/asio/awaitable.hpp>
 #include <chrono>
 #include <functional>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+
+#include <boost/asio/awaitable.hpp>
+#include <nlohmann/json.hpp>
 
 #include "agent/daemon/node_context.hpp"
 #include "agent/failover/failover_types.hpp"

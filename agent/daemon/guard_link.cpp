@@ -1,10 +1,10 @@
 #include "agent/daemon/guard_link.hpp"
 
-#include <spdlog/spdlog.h>
-
 #include <cerrno>
 #include <sstream>
 #include <thread>
+
+#include <spdlog/spdlog.h>
 
 #include "agent/daemon/spawn_detached.hpp"
 #include "agent/guard/guard_client.hpp"
@@ -23,31 +23,39 @@ constexpr milliseconds confirm_deadline{5000};
 Result<std::string> start_ticks(int pid) {
   BOOST_OUTCOME_TRY(auto stat, read_file("/proc/" + std::to_string(pid) + "/stat"));
   const auto after_name = stat.rfind(')');
-  if (after_name == std::string::npos) return Error("/proc/" + std::to_string(pid) + "/stat is malformed", EPROTO);
+  if (after_name == std::string::npos)
+    return Error("/proc/" + std::to_string(pid) + "/stat is malformed", EPROTO);
   std::istringstream fields(stat.substr(after_name + 1));
   std::string field;
   constexpr int fields_after_name = 20;  // state is field 3, starttime field 22
-  for (int i = 0; i < fields_after_name; ++i) fields >> field;
+  for (int i = 0; i < fields_after_name; ++i)
+    fields >> field;
   return field;
 }
 
-std::string number(Epoch epoch) { return std::to_string(epoch.value); }
+std::string number(Epoch epoch) {
+  return std::to_string(epoch.value);
+}
 
 }  // namespace
 
 GuardLink::GuardLink(std::string program, std::string socket, std::string log, Duration lease)
-    : program_(std::move(program)), socket_(std::move(socket)), log_(std::move(log)), lease_(lease),
+    : program_(std::move(program)),
+      socket_(std::move(socket)),
+      log_(std::move(log)),
+      lease_(lease),
       client_(std::make_unique<GuardClient>(socket_)) {}
 
 GuardLink::~GuardLink() = default;
 
-Result<void> GuardLink::ensure() {
-  if (client_->command("status")) return success();
-  const std::vector<std::string> argv{program_, "--socket", socket_, "--lease-ms", std::to_string(to_ms(lease_))};
+Result<bool> GuardLink::ensure() {
+  if (client_->status()) return false;
+  const std::vector<std::string> argv{program_, "--socket", socket_, "--lease-ms",
+                                      std::to_string(to_ms(lease_))};
   BOOST_OUTCOME_TRY(spawn_detached(argv, log_));
-  spdlog::info("started havm-guard");
+  spdlog::warn("started havm-guard");
   for (int i = 0; i < start_polls_max; ++i) {
-    if (client_->command("status")) return success();
+    if (client_->status()) return true;
     std::this_thread::sleep_for(start_poll);
   }
   return Error("havm-guard does not answer on " + socket_ + "; see " + log_, ETIMEDOUT);
@@ -55,6 +63,8 @@ Result<void> GuardLink::ensure() {
 
 Result<std::string> GuardLink::command(const std::string& text) {
   auto reply = client_->command(text, confirm_deadline);
+  const bool no_guard = !reply && reply.error().code != EINVAL && reply.error().code != ETIMEDOUT;
+  if (no_guard) return Error(reply.error().message, ENOTCONN);
   if (!reply && reply.error().message.find("is not watched") != std::string::npos)
     return Error(reply.error().message, ENOENT);
   return reply;
@@ -62,13 +72,15 @@ Result<std::string> GuardLink::command(const std::string& text) {
 
 Result<void> GuardLink::watch(const std::string& vm, int pid, Epoch epoch, TimePoint lease_sent) {
   BOOST_OUTCOME_TRY(auto ticks, start_ticks(pid));
-  BOOST_OUTCOME_TRY(command("watch " + vm + " " + std::to_string(pid) + " " + ticks + " " + number(epoch) + " " +
-                            std::to_string(to_ns(lease_sent))));
+  BOOST_OUTCOME_TRY(command("watch " + vm + " " + std::to_string(pid) + " " + ticks + " " +
+                            number(epoch) + " " + std::to_string(to_ns(lease_sent))));
   return success();
 }
 
 Result<void> GuardLink::renew(const std::string& vm, Epoch epoch, TimePoint sent) {
-  BOOST_OUTCOME_TRY(command("renew " + vm + " " + number(epoch) + " " + std::to_string(to_ns(sent))));
+  BOOST_OUTCOME_TRY(
+      auto reply, command("renew " + vm + " " + number(epoch) + " " + std::to_string(to_ns(sent))));
+  if (reply == "unknown") return Error("havm-guard does not know VM '" + vm + "'", ENOENT);
   return success();
 }
 

@@ -1,11 +1,12 @@
-// The job of GuardLink: keep havm-guard running and talk to it (docs/protocol/guard.md). The guard outlives havmd.
-// Commands are local and short (sub-millisecond; `stop` and `kill` until confirmed, at most their deadline).
-// One thread.
+// The job of GuardLink: keep havm-guard running and talk to it (docs/protocol/guard.md). The guard
+// outlives havmd. Commands are local and short (sub-millisecond; `stop` and `kill` until confirmed,
+// at most their deadline). One thread.
 #pragma once
 
-#include <boost/asio/awaitable.hpp>
 #include <memory>
 #include <string>
+
+#include <boost/asio/awaitable.hpp>
 
 #include "agent/daemon/node_context.hpp"
 #include "vmrepl/base/clock.hpp"
@@ -21,11 +22,13 @@ class GuardLink {
   GuardLink(std::string program, std::string socket, std::string log, Duration lease);
   ~GuardLink();
 
-  // Starts the guard when none answers.
-  Result<void> ensure();
+  // Starts the guard when none answers; true: it was started now and knows no VM.
+  Result<bool> ensure();
+  // Error codes: ENOENT the guard does not know the VM, ENOTCONN there is no guard.
   Result<std::string> command(const std::string& text);
 
   Result<void> watch(const std::string& vm, int pid, Epoch epoch, TimePoint lease_sent);
+  // ENOENT: the guard does not know the VM (any more).
   Result<void> renew(const std::string& vm, Epoch epoch, TimePoint sent);
   Result<void> alone(const std::string& vm, Epoch epoch);
   // Fails when no valid grant is held, or (code ENOENT) when the guard does not know the VM.

@@ -1,14 +1,14 @@
 #include "agent/daemon/havmd.hpp"
 
-#include <spdlog/spdlog.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <array>
+#include <filesystem>
+
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/use_awaitable.hpp>
-#include <filesystem>
+#include <spdlog/spdlog.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "agent/daemon/api_service.hpp"
 #include "agent/daemon/guard_link.hpp"
@@ -44,7 +44,8 @@ std::string host_name() {
 Result<void> choose_nodes(NodeContext& node, const std::string& wanted) {
   node.self = wanted.empty() ? host_name() : wanted;
   if (!node.cluster.find_node(node.self))
-    return Error("this host is '" + node.self + "', but the cluster file has no such node: correct it, or start havmd "
+    return Error("this host is '" + node.self +
+                 "', but the cluster file has no such node: correct it, or start havmd "
                  "with --node NAME");
   node.partner = node.cluster.partner_of(node.self).name;
   return success();
@@ -56,7 +57,8 @@ Result<void> make_run_directories(const Paths& paths) {
   BOOST_OUTCOME_TRY(make_directories(paths.run + "/permit"));
   // QEMU's user must be able to reach the NBD sockets below.
   for (const std::string& directory : {paths.run, paths.run + "/vms"})
-    if (::chmod(directory.c_str(), 0711) != 0) return errno_error("cannot set the mode of " + directory, errno);
+    if (::chmod(directory.c_str(), 0711) != 0)
+      return errno_error("cannot set the mode of " + directory, errno);
   return success();
 }
 
@@ -71,7 +73,11 @@ const nlohmann::json& PartnerReportView::vm(const std::string& name) const {
 }
 
 Havmd::Havmd(asio::io_context& io)
-    : io_(io), operations_(io.get_executor()), worker_(io.get_executor()), report_timer_(io), lease_timer_(io) {
+    : io_(io),
+      operations_(io.get_executor()),
+      worker_(io.get_executor()),
+      report_timer_(io),
+      lease_timer_(io) {
   node_.executor = io.get_executor();
 }
 
@@ -97,13 +103,16 @@ Result<void> Havmd::open(const Options& options) {
   BOOST_OUTCOME_TRY(hypervisor_, connect_libvirt(options.libvirt_uri));
   const ClusterConfig& c = node_.cluster;
   if (!c.witness)
-    return Error(options.cluster_file + " names no witness: without an arbiter nothing can decide between two nodes; "
+    return Error(options.cluster_file +
+                 " names no witness: without an arbiter nothing can decide between two nodes; "
                  "add \"witness\": {\"address\": …}");
   arbiter_ = make_witness_arbiter(node_.executor, c.name, *c.witness, {node_.self, node_.partner});
-  guard_ = std::make_unique<GuardLink>(node_.paths.programs + "/havm-guard", node_.paths.guard_socket(),
-                                       node_.paths.state + "/guard.log", c.timing.lease);
+  guard_ =
+      std::make_unique<GuardLink>(node_.paths.programs + "/havm-guard", node_.paths.guard_socket(),
+                                  node_.paths.state + "/guard.log", c.timing.lease);
   BOOST_OUTCOME_TRY(guard_->ensure());
-  peer_ = std::make_unique<PeerClient>(node_.executor, node_.partner, c.nodes.at(node_.partner).links, c.ports.peer);
+  peer_ = std::make_unique<PeerClient>(node_.executor, node_.partner,
+                                       c.nodes.at(node_.partner).links, c.ports.peer);
   node_.hypervisor = hypervisor_.get();
   node_.arbiter = arbiter_.get();
   node_.guard = guard_.get();
@@ -117,7 +126,8 @@ Result<void> Havmd::load_units() {
     const std::string vm = entry.path().filename().string();
     const std::string path = node_.paths.definition(vm);
     if (!std::filesystem::exists(path)) {
-      spdlog::warn("vm={} left half set up by an interrupted protect: {} has no vm.json", vm, entry.path().string());
+      spdlog::warn("vm={} left half set up by an interrupted protect: {} has no vm.json", vm,
+                   entry.path().string());
       continue;
     }
     BOOST_OUTCOME_TRY(auto definition, load_definition(path));
@@ -135,12 +145,15 @@ Result<void> Havmd::load_units() {
 
 Result<void> Havmd::listen() {
   const ClusterConfig& c = node_.cluster;
-  BOOST_OUTCOME_TRY(auto api, HttpServer::listen(node_.executor, HttpEndpoint::unix_socket(node_.paths.api_socket()),
-                                                 make_api_handler(*this)));
+  BOOST_OUTCOME_TRY(
+      auto api,
+      HttpServer::listen(node_.executor, HttpEndpoint::unix_socket(node_.paths.api_socket()),
+                         make_api_handler(*this)));
   servers_.push_back(std::move(api));
   for (const std::string& address : c.nodes.at(node_.self).links) {
-    BOOST_OUTCOME_TRY(auto server, HttpServer::listen(node_.executor, HttpEndpoint::tcp(address, c.ports.peer),
-                                                      make_peer_handler(*this)));
+    BOOST_OUTCOME_TRY(auto server,
+                      HttpServer::listen(node_.executor, HttpEndpoint::tcp(address, c.ports.peer),
+                                         make_peer_handler(*this)));
     servers_.push_back(std::move(server));
   }
   HeartbeatConfig h;
@@ -156,12 +169,14 @@ Result<void> Havmd::listen() {
   h.liveness.timeout = c.timing.peer_timeout;
   h.liveness.boot_grace = c.timing.boot_grace;
   h.liveness.links = h.own_links.size();
-  BOOST_OUTCOME_TRY(heartbeat_, HeartbeatDriver::start(node_.executor, std::move(h),
-                                                       [this](LivenessChange change) { liveness_changed(change); }));
+  BOOST_OUTCOME_TRY(heartbeat_, HeartbeatDriver::start(
+                                    node_.executor, std::move(h),
+                                    [this](LivenessChange change) { liveness_changed(change); }));
   return success();
 }
 
-// ---- units ------------------------------------------------------------------------------------------
+// ---- units
+// ------------------------------------------------------------------------------------------
 
 VmUnit* Havmd::find(const std::string& vm) {
   const auto it = units_.find(vm);
@@ -175,13 +190,16 @@ void Havmd::add_unit(const VmDefinition& definition, const NodeNotes& notes) {
   units_[definition.vm] = std::move(unit);
 }
 
-void Havmd::drop_unit(const std::string& vm) { units_.erase(vm); }
+void Havmd::drop_unit(const std::string& vm) {
+  units_.erase(vm);
+}
 
 std::uint16_t Havmd::free_replication_port() const {
   const PortRange& range = node_.cluster.ports.replication;
   for (unsigned port = range.first; port <= range.last; ++port) {
     bool free = true;
-    for (const auto& [name, unit] : units_) free = free && unit->definition().replication_port != port;
+    for (const auto& [name, unit] : units_)
+      free = free && unit->definition().replication_port != port;
     for (const std::string& address : node_.cluster.nodes.at(node_.self).links)
       free = free && port_is_free(address, static_cast<std::uint16_t>(port));
     if (free) return static_cast<std::uint16_t>(port);
@@ -189,11 +207,14 @@ std::uint16_t Havmd::free_replication_port() const {
   return 0;
 }
 
-// ---- the partner ------------------------------------------------------------------------------------
+// ---- the partner
+// ------------------------------------------------------------------------------------
 
 void Havmd::liveness_changed(LivenessChange change) {
   spdlog::info("partner={} {}", node_.partner,
-               change == LivenessChange::silent ? "silent" : change == LivenessChange::rebooted ? "rebooted" : "heard");
+               change == LivenessChange::silent     ? "silent"
+               : change == LivenessChange::rebooted ? "rebooted"
+                                                    : "heard");
   if (change != LivenessChange::heard) partner_report_ = {};
   for (const auto& [name, unit] : units_) {
     if (change == LivenessChange::silent) {
@@ -211,7 +232,8 @@ nlohmann::json Havmd::report() const {
   r["boot_id"] = node_.boot_id;
   r["version"] = HAVM_VERSION;
   r["vms"] = nlohmann::json::array();
-  for (const auto& [name, unit] : units_) r["vms"].push_back(report_entry(*unit));
+  for (const auto& [name, unit] : units_)
+    r["vms"].push_back(report_entry(*unit));
   return r;
 }
 
@@ -240,14 +262,24 @@ void Havmd::partner_reported(const nlohmann::json& report) {
 asio::awaitable<void> Havmd::report_loop() {
   while (true) {
     auto reply = co_await node_.peer->request("POST", "/v1/peer/report", report(), report_deadline);
-    if (reply && reply.value().is_object() && reply.value().contains("vms")) partner_reported(reply.value());
+    if (reply && reply.value().is_object() && reply.value().contains("vms"))
+      partner_reported(reply.value());
     report_timer_.expires_after(report_interval);
     auto waited = co_await report_timer_.async_wait(as_result);
     if (std::get<0>(waited)) co_return;
   }
 }
 
-// ---- the arbiter ------------------------------------------------------------------------------------
+// ---- the arbiter
+// ------------------------------------------------------------------------------------
+
+void Havmd::keep_guard() {
+  auto started = guard_->ensure();
+  if (!started) return spdlog::error("{}", started.error().message);
+  if (!started.value()) return;
+  for (const auto& [name, unit] : units_)
+    unit->guard_restarted();
+}
 
 asio::awaitable<void> Havmd::request_leases() {
   std::vector<LeaseRequest> wanted;
@@ -267,6 +299,7 @@ asio::awaitable<void> Havmd::request_leases() {
 asio::awaitable<void> Havmd::lease_loop() {
   const auto interval = node_.cluster.timing.heartbeat_interval * 2;
   while (true) {
+    keep_guard();
     co_await request_leases();
     lease_timer_.expires_after(interval);
     auto waited = co_await lease_timer_.async_wait(as_result);

@@ -1,17 +1,19 @@
-// The job of Havmd: the daemon of one node. It owns the VM units and the links to everything they share (libvirt, arbiter,
-// partner, guard), runs the heartbeats, the reports to the partner and the lease requests to the arbiter, one of
-// each for the whole node, and serves the local API and the partner's requests.
-// One thread: the io_context it was started on. Start-up errors are Results that name the file or address.
+// The job of Havmd: the daemon of one node. It owns the VM units and the links to everything they
+// share (libvirt, arbiter, partner, guard), runs the heartbeats, the reports to the partner and the
+// lease requests to the arbiter, one of each for the whole node, and serves the local API and the
+// partner's requests. One thread: the io_context it was started on. Start-up errors are Results
+// that name the file or address.
 #pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
 
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/steady_timer.hpp>
-#include <map>
-#include <memory>
 #include <nlohmann/json.hpp>
-#include <string>
-#include <vector>
 
 #include "agent/control/http.hpp"
 #include "agent/daemon/hypervisor_worker.hpp"
@@ -59,10 +61,13 @@ class Havmd {
   [[nodiscard]] const ArbiterHealth& arbiter_health() const { return arbiter_health_; }
 
   [[nodiscard]] VmUnit* find(const std::string& vm);
-  [[nodiscard]] const std::map<std::string, std::unique_ptr<VmUnit>>& units() const { return units_; }
+  [[nodiscard]] const std::map<std::string, std::unique_ptr<VmUnit>>& units() const {
+    return units_;
+  }
   void add_unit(const VmDefinition& definition, const NodeNotes& notes);
   void drop_unit(const std::string& vm);
-  // The lowest port of the configured range that no definition uses and nobody listens on; 0 when none is left.
+  // The lowest port of the configured range that no definition uses and nobody listens on; 0 when
+  // none is left.
   [[nodiscard]] std::uint16_t free_replication_port() const;
 
   // This node's own report (docs/protocol/peer.md).
@@ -78,6 +83,7 @@ class Havmd {
   boost::asio::awaitable<void> report_loop();
   boost::asio::awaitable<void> lease_loop();
   boost::asio::awaitable<void> request_leases();
+  void keep_guard();
 
   boost::asio::io_context& io_;
   NodeContext node_;

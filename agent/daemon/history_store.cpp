@@ -1,11 +1,10 @@
 #include "agent/daemon/history_store.hpp"
 
-#include <spdlog/spdlog.h>
-#include <sqlite3.h>
-
 #include <chrono>
 
 #include <fmt/chrono.h>
+#include <spdlog/spdlog.h>
+#include <sqlite3.h>
 
 namespace havm {
 namespace {
@@ -17,8 +16,10 @@ using Statement = std::unique_ptr<sqlite3_stmt, Finalize>;
 
 constexpr const char* schema =
     "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"
-    "CREATE TABLE IF NOT EXISTS event (id INTEGER PRIMARY KEY AUTOINCREMENT, vm TEXT NOT NULL, node TEXT NOT NULL,"
-    " kind TEXT NOT NULL, text TEXT NOT NULL, epoch INTEGER, time TEXT NOT NULL, time_ns INTEGER NOT NULL);"
+    "CREATE TABLE IF NOT EXISTS event (id INTEGER PRIMARY KEY AUTOINCREMENT, vm TEXT NOT NULL, "
+    "node TEXT NOT NULL,"
+    " kind TEXT NOT NULL, text TEXT NOT NULL, epoch INTEGER, time TEXT NOT NULL, time_ns INTEGER "
+    "NOT NULL);"
     "CREATE INDEX IF NOT EXISTS event_vm ON event (vm, id);";
 
 Statement prepare(sqlite3* db, const char* sql) {
@@ -39,8 +40,10 @@ std::string column(const Statement& s, int index) {
 
 std::string wall_time() {
   const auto now = std::chrono::system_clock::now();
-  const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(now.time_since_epoch()).count();
-  return fmt::format("{:%Y-%m-%dT%H:%M:%S}.{:03}Z", fmt::gmtime(std::chrono::system_clock::to_time_t(now)), ms % 1000);
+  const auto ms =
+      std::chrono::duration_cast<std::chrono::milliseconds>(now.time_since_epoch()).count();
+  return fmt::format("{:%Y-%m-%dT%H:%M:%S}.{:03}Z",
+                     fmt::gmtime(std::chrono::system_clock::to_time_t(now)), ms % 1000);
 }
 
 }  // namespace
@@ -53,12 +56,15 @@ Result<std::unique_ptr<HistoryStore>> HistoryStore::open(const std::string& path
   if (!opened || sqlite3_exec(db, schema, nullptr, nullptr, &message) != SQLITE_OK) {
     const std::string why = message ? message : sqlite3_errmsg(db);
     sqlite3_free(message);
-    return Error("cannot open the history " + path + ": " + why + "; move the file away to start a new one");
+    return Error("cannot open the history " + path + ": " + why +
+                 "; move the file away to start a new one");
   }
   return store;
 }
 
-HistoryStore::~HistoryStore() { sqlite3_close(db_); }
+HistoryStore::~HistoryStore() {
+  sqlite3_close(db_);
+}
 
 void HistoryStore::append(const HistoryEvent& e) {
   const Statement insert = prepare(
@@ -72,7 +78,8 @@ void HistoryStore::append(const HistoryEvent& e) {
   sqlite3_bind_int64(insert.get(), 7, to_ns(e.at));
   if (sqlite3_step(insert.get()) != SQLITE_DONE) spdlog::warn("history: {}", sqlite3_errmsg(db_));
   const Statement trim = prepare(db_,
-      "DELETE FROM event WHERE vm = ?1 AND id <= (SELECT id FROM event WHERE vm = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)");
+                                 "DELETE FROM event WHERE vm = ?1 AND id <= (SELECT id FROM event "
+                                 "WHERE vm = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)");
   bind_text(trim, 1, e.vm);
   sqlite3_bind_int(trim.get(), 2, events_per_vm_max);
   sqlite3_step(trim.get());
@@ -80,8 +87,8 @@ void HistoryStore::append(const HistoryEvent& e) {
 
 nlohmann::json HistoryStore::events(const std::string& vm) const {
   nlohmann::json all = nlohmann::json::array();
-  const Statement query =
-      prepare(db_, "SELECT id, time, time_ns, node, kind, text, epoch FROM event WHERE vm = ? ORDER BY id");
+  const Statement query = prepare(
+      db_, "SELECT id, time, time_ns, node, kind, text, epoch FROM event WHERE vm = ? ORDER BY id");
   bind_text(query, 1, vm);
   while (sqlite3_step(query.get()) == SQLITE_ROW) {
     nlohmann::json e;
@@ -92,7 +99,8 @@ nlohmann::json HistoryStore::events(const std::string& vm) const {
     e["kind"] = column(query, 4);
     e["text"] = column(query, 5);
     e["epoch"] = nullptr;
-    if (sqlite3_column_type(query.get(), 6) != SQLITE_NULL) e["epoch"] = sqlite3_column_int64(query.get(), 6);
+    if (sqlite3_column_type(query.get(), 6) != SQLITE_NULL)
+      e["epoch"] = sqlite3_column_int64(query.get(), 6);
     all.push_back(std::move(e));
   }
   return all;

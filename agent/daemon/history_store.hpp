@@ -1,12 +1,13 @@
-// The job of HistoryStore: keep the decisions of this node, newest `events_per_vm_max` for each VM, so that `havm
-// explain` can tell what happened also after a restart. SQLite; losing the last events in a power cut is accepted,
-// because no rule depends on them. Blocking, short. One thread.
+// The job of HistoryStore: keep the decisions of this node, newest `events_per_vm_max` for each VM,
+// so that `havm explain` can tell what happened also after a restart. SQLite; losing the last
+// events in a power cut is accepted, because no rule depends on them. Blocking, short. One thread.
 #pragma once
 
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+
+#include <nlohmann/json.hpp>
 
 #include "vmrepl/base/clock.hpp"
 #include "vmrepl/base/result.hpp"

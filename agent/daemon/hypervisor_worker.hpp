@@ -1,7 +1,15 @@
-// The job of HypervisorWorker: make the blocking hypervisor calls of one VM on a thread of its own, each with a
-// deadline, so that one hanging QEMU or libvirtd cannot delay any other VM. Calls of one worker run in order.
-// A call that misses its deadline goes on in the background; its result is dropped.
+// The job of HypervisorWorker: make the blocking hypervisor calls of one VM on a thread of its own,
+// each with a deadline, so that one hanging QEMU or libvirtd cannot delay any other VM. Calls of
+// one worker run in order. A call that misses its deadline goes on in the background; its result is
+// dropped.
 #pragma once
+
+#include <cerrno>
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
 
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/as_tuple.hpp>
@@ -10,12 +18,6 @@
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/thread_pool.hpp>
 #include <boost/asio/use_awaitable.hpp>
-#include <cerrno>
-#include <chrono>
-#include <functional>
-#include <memory>
-#include <optional>
-#include <string>
 
 #include "vmrepl/base/result.hpp"
 
@@ -59,7 +61,8 @@ class HypervisorWorker {
       static_cast<void>(waited);
     }
     if (!shared->result)
-      co_return Error(what + " did not end within " + std::to_string(deadline.count()) + " ms", ETIMEDOUT);
+      co_return Error(what + " did not end within " + std::to_string(deadline.count()) + " ms",
+                      ETIMEDOUT);
     co_return std::move(*shared->result);
   }
 

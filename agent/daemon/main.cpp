@@ -1,12 +1,12 @@
 // havmd: the agent of one node.
-#include <spdlog/sinks/stdout_sinks.h>
-#include <spdlog/spdlog.h>
+#include <csignal>
+#include <filesystem>
 
 #include <CLI/CLI.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/signal_set.hpp>
-#include <csignal>
-#include <filesystem>
+#include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/spdlog.h>
 
 #include "agent/daemon/havmd.hpp"
 
@@ -19,8 +19,10 @@ int main(int argc, char** argv) {
 
   CLI::App app{"havmd: keeps virtual machines available on two hosts"};
   app.add_option("--config", options.cluster_file, "cluster file")->capture_default_str();
-  app.add_option("--node", options.node, "name of this node in the cluster file (default: the host name)");
-  app.add_option("--state-dir", options.paths.state, "files that survive a reboot")->capture_default_str();
+  app.add_option("--node", options.node,
+                 "name of this node in the cluster file (default: the host name)");
+  app.add_option("--state-dir", options.paths.state, "files that survive a reboot")
+      ->capture_default_str();
   app.add_option("--run-dir", options.paths.run, "sockets")->capture_default_str();
   app.add_option("--libvirt", options.libvirt_uri, "libvirt connection URI")->capture_default_str();
   app.add_flag("--version", show_version, "print the version");

@@ -1,9 +1,10 @@
-// The job of NodeContext: what every part of havmd on this node shares. Lives as long as the daemon; the references
-// outlive every user. One thread: `executor`.
+// The job of NodeContext: what every part of havmd on this node shares. Lives as long as the
+// daemon; the references outlive every user. One thread: `executor`.
 #pragma once
 
-#include <boost/asio/any_io_executor.hpp>
 #include <string>
+
+#include <boost/asio/any_io_executor.hpp>
 
 #include "agent/daemon/paths.hpp"
 #include "agent/policy/cluster_config.hpp"

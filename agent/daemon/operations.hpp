@@ -1,16 +1,18 @@
-// The job of Operations: the long requests of the local API (docs/protocol/api.md, Operation). At most one for each VM
-// at a time; ended ones are kept for `kept_after_end`, at most `kept_max` of them. One thread.
+// The job of Operations: the long requests of the local API (docs/protocol/api.md, Operation). At
+// most one for each VM at a time; ended ones are kept for `kept_after_end`, at most `kept_max` of
+// them. One thread.
 #pragma once
 
-#include <boost/asio/any_io_executor.hpp>
-#include <boost/asio/awaitable.hpp>
 #include <chrono>
 #include <functional>
 #include <map>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+
+#include <boost/asio/any_io_executor.hpp>
+#include <boost/asio/awaitable.hpp>
+#include <nlohmann/json.hpp>
 
 #include "vmrepl/base/clock.hpp"
 #include "vmrepl/base/result.hpp"
@@ -36,7 +38,8 @@ class Operations {
   static constexpr std::chrono::minutes kept_after_end{30};
   static constexpr std::size_t kept_max = 1000;
   // Tells its progress through the Operation; its result goes to the client.
-  using Body = std::function<boost::asio::awaitable<Result<nlohmann::json>>(std::shared_ptr<Operation>)>;
+  using Body =
+      std::function<boost::asio::awaitable<Result<nlohmann::json>>(std::shared_ptr<Operation>)>;
 
   explicit Operations(boost::asio::any_io_executor executor) : executor_(std::move(executor)) {}
 

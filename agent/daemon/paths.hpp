@@ -15,14 +15,26 @@ struct Paths {
   [[nodiscard]] std::string history() const { return state + "/history.db"; }
   [[nodiscard]] std::string vms() const { return state + "/vms"; }
   [[nodiscard]] std::string vm_state(const std::string& vm) const { return vms() + "/" + vm; }
-  [[nodiscard]] std::string definition(const std::string& vm) const { return vm_state(vm) + "/vm.json"; }
-  [[nodiscard]] std::string domain_xml(const std::string& vm) const { return vm_state(vm) + "/domain.xml"; }
-  [[nodiscard]] std::string node_notes(const std::string& vm) const { return vm_state(vm) + "/node.json"; }
+  [[nodiscard]] std::string definition(const std::string& vm) const {
+    return vm_state(vm) + "/vm.json";
+  }
+  [[nodiscard]] std::string domain_xml(const std::string& vm) const {
+    return vm_state(vm) + "/domain.xml";
+  }
+  [[nodiscard]] std::string node_notes(const std::string& vm) const {
+    return vm_state(vm) + "/node.json";
+  }
   [[nodiscard]] std::string record(const std::string& vm) const { return vm_state(vm) + "/record"; }
-  [[nodiscard]] std::string engine_config(const std::string& vm) const { return vm_state(vm) + "/engine.json"; }
-  [[nodiscard]] std::string engine_log(const std::string& vm) const { return vm_state(vm) + "/engine.log"; }
+  [[nodiscard]] std::string engine_config(const std::string& vm) const {
+    return vm_state(vm) + "/engine.json";
+  }
+  [[nodiscard]] std::string engine_log(const std::string& vm) const {
+    return vm_state(vm) + "/engine.log";
+  }
   [[nodiscard]] std::string vm_run(const std::string& vm) const { return run + "/vms/" + vm; }
-  [[nodiscard]] std::string control_socket(const std::string& vm) const { return vm_run(vm) + "/control.sock"; }
+  [[nodiscard]] std::string control_socket(const std::string& vm) const {
+    return vm_run(vm) + "/control.sock";
+  }
   [[nodiscard]] std::string nbd_socket(const std::string& vm, const std::string& disk) const {
     return vm_run(vm) + "/" + disk + ".nbd";
   }

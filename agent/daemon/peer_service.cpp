@@ -3,10 +3,10 @@
 #include <functional>
 
 #include "agent/daemon/havmd.hpp"
+#include "agent/daemon/history_store.hpp"
 #include "agent/daemon/replica_setup.hpp"
 #include "agent/daemon/vm_unit.hpp"
 #include "hypervisor/hypervisor.hpp"
-#include "agent/daemon/history_store.hpp"
 
 namespace havm {
 namespace {
@@ -18,7 +18,8 @@ constexpr milliseconds setup_deadline{60000};
 
 std::string joined(const std::vector<std::string>& sentences) {
   std::string all;
-  for (const std::string& s : sentences) all += (all.empty() ? "" : "; ") + s;
+  for (const std::string& s : sentences)
+    all += (all.empty() ? "" : "; ") + s;
   return all;
 }
 
@@ -29,9 +30,12 @@ Result<VmDefinition> definition_of(const nlohmann::json& document) {
   return *definition;
 }
 
-HttpResponse done() { return HttpResponse(200, nlohmann::json::object()); }
+HttpResponse done() {
+  return HttpResponse(200, nlohmann::json::object());
+}
 
-// ---- a new replica ----------------------------------------------------------------------------------
+// ---- a new replica
+// ----------------------------------------------------------------------------------
 
 asio::awaitable<HttpResponse> prepare(Havmd& daemon, std::string vm, nlohmann::json body) {
   auto definition = definition_of(body.at("definition"));
@@ -40,7 +44,9 @@ asio::awaitable<HttpResponse> prepare(Havmd& daemon, std::string vm, nlohmann::j
   const std::string xml = body.at("domain_xml").get<std::string>();
   const bool dry_run = body.at("dry_run").get<bool>();
   if (d.vm != vm) co_return HttpResponse::error(400, "the definition is of another VM");
-  if (daemon.find(vm)) co_return HttpResponse::error(409, "VM '" + vm + "' is already protected on node " + daemon.node().self);
+  if (daemon.find(vm))
+    co_return HttpResponse::error(
+        409, "VM '" + vm + "' is already protected on node " + daemon.node().self);
   const ReplicaSetup setup(daemon.node());
   Hypervisor* const hypervisor = daemon.node().hypervisor;
   std::function<Result<void>()> work = [setup, d, xml, dry_run, hypervisor]() -> Result<void> {
@@ -55,7 +61,8 @@ asio::awaitable<HttpResponse> prepare(Havmd& daemon, std::string vm, nlohmann::j
     }
     return created;
   };
-  auto created = co_await daemon.worker().run<void>("creating the replica of VM '" + vm + "'", std::move(work), setup_deadline);
+  auto created = co_await daemon.worker().run<void>("creating the replica of VM '" + vm + "'",
+                                                    std::move(work), setup_deadline);
   if (!created) co_return HttpResponse::error(409, created.error().message);
   if (!dry_run) daemon.add_unit(d, NodeNotes{});
   co_return done();
@@ -65,7 +72,8 @@ asio::awaitable<HttpResponse> remove(Havmd& daemon, std::string vm) {
   VmUnit* unit = daemon.find(vm);
   if (!unit) co_return done();
   if (unit->state().reg && unit->state().reg->owned())
-    co_return HttpResponse::error(409, "node " + daemon.node().self + " owns VM '" + vm + "': its replica is not removed");
+    co_return HttpResponse::error(
+        409, "node " + daemon.node().self + " owns VM '" + vm + "': its replica is not removed");
   const VmDefinition d = unit->definition();
   auto ended = co_await unit->quit_engine();
   if (!ended) co_return HttpResponse::error(503, ended.error().message);
@@ -77,19 +85,22 @@ asio::awaitable<HttpResponse> remove(Havmd& daemon, std::string vm) {
     if (!undefined && undefined.error().code != ENOENT) return undefined;
     return setup.remove(d, ReplicaOrigin::partner);
   };
-  auto removed = co_await daemon.worker().run<void>("removing the replica of VM '" + vm + "'", std::move(work), setup_deadline);
+  auto removed = co_await daemon.worker().run<void>("removing the replica of VM '" + vm + "'",
+                                                    std::move(work), setup_deadline);
   if (!removed) co_return HttpResponse::error(500, removed.error().message);
   daemon.node().history->forget(vm);
   co_return done();
 }
 
-// ---- small requests ---------------------------------------------------------------------------------
+// ---- small requests
+// ---------------------------------------------------------------------------------
 
 HttpResponse take_definition(Havmd& daemon, const std::string& vm, const nlohmann::json& body) {
   auto definition = definition_of(body);
   if (!definition) return HttpResponse::error(400, definition.error().message);
   VmUnit* unit = daemon.find(vm);
-  if (!unit || definition.value().vm != vm) return HttpResponse::error(404, "VM '" + vm + "' is not protected here");
+  if (!unit || definition.value().vm != vm)
+    return HttpResponse::error(404, "VM '" + vm + "' is not protected here");
   unit->adopt_definition(definition.value());
   return done();
 }
@@ -107,17 +118,23 @@ HttpResponse wish(Havmd& daemon, const std::string& vm, const nlohmann::json& bo
   if (!unit->state().reg || !unit->state().reg->owned())
     return HttpResponse::error(409, "node " + daemon.node().self + " does not own VM '" + vm + "'");
   const std::string word = body.at("wish").get<std::string>();
-  if (word == "start") unit->deliver(Requested{Wish::start});
-  else if (word == "shutdown") unit->deliver(Requested{Wish::shutdown});
-  else if (word == "destroy") unit->deliver(Requested{Wish::destroy});
-  else if (word == "failover") unit->deliver(Requested{Wish::failover});
-  else return HttpResponse::error(400, "unknown wish '" + word + "'");
+  if (word == "start")
+    unit->deliver(Requested{Wish::start});
+  else if (word == "shutdown")
+    unit->deliver(Requested{Wish::shutdown});
+  else if (word == "destroy")
+    unit->deliver(Requested{Wish::destroy});
+  else if (word == "failover")
+    unit->deliver(Requested{Wish::failover});
+  else
+    return HttpResponse::error(400, "unknown wish '" + word + "'");
   return done();
 }
 
 asio::awaitable<HttpResponse> route(Havmd& daemon, HttpRequest request) {
   const auto& path = request.path;
-  if (path.size() < 3 || path[0] != "v1" || path[1] != "peer") co_return HttpResponse::error(404, "no such path");
+  if (path.size() < 3 || path[0] != "v1" || path[1] != "peer")
+    co_return HttpResponse::error(404, "no such path");
   if (path.size() == 3 && path[2] == "report" && request.method == "POST") {
     daemon.partner_reported(request.body);
     co_return HttpResponse(200, daemon.report());
@@ -126,9 +143,12 @@ asio::awaitable<HttpResponse> route(Havmd& daemon, HttpRequest request) {
   const std::string vm = path[3];
   if (path.size() == 4 && request.method == "DELETE") co_return co_await remove(daemon, vm);
   if (path.size() != 5) co_return HttpResponse::error(404, "no such path");
-  if (path[4] == "prepare" && request.method == "POST") co_return co_await prepare(daemon, vm, request.body);
-  if (path[4] == "definition" && request.method == "PUT") co_return take_definition(daemon, vm, request.body);
-  if (path[4] == "takeover" && request.method == "POST") co_return takeover(daemon, vm, request.body);
+  if (path[4] == "prepare" && request.method == "POST")
+    co_return co_await prepare(daemon, vm, request.body);
+  if (path[4] == "definition" && request.method == "PUT")
+    co_return take_definition(daemon, vm, request.body);
+  if (path[4] == "takeover" && request.method == "POST")
+    co_return takeover(daemon, vm, request.body);
   if (path[4] == "wish" && request.method == "POST") co_return wish(daemon, vm, request.body);
   co_return HttpResponse::error(404, "no such path");
 }

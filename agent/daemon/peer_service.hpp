@@ -1,5 +1,5 @@
-// The job of the peer service: the routes of docs/protocol/peer.md, what the partner's havmd may ask of this one.
-// `daemon` must outlive the handler.
+// The job of the peer service: the routes of docs/protocol/peer.md, what the partner's havmd may
+// ask of this one. `daemon` must outlive the handler.
 #pragma once
 
 #include "agent/control/http.hpp"

@@ -1,9 +1,9 @@
 #include "agent/daemon/protect_operation.hpp"
 
+#include <cerrno>
+
 #include <spdlog/spdlog.h>
 #include <unistd.h>
-
-#include <cerrno>
 
 #include "agent/daemon/havmd.hpp"
 #include "agent/daemon/peer_client.hpp"
@@ -26,7 +26,8 @@ constexpr milliseconds arbiter_deadline{3000};
 constexpr milliseconds start_patience{120000};
 constexpr milliseconds handover_patience{60000};
 
-asio::awaitable<Result<void>> work(Havmd& daemon, std::string what, std::function<Result<void>()> call) {
+asio::awaitable<Result<void>> work(Havmd& daemon, std::string what,
+                                   std::function<Result<void>()> call) {
   co_return co_await daemon.worker().run<void>(std::move(what), std::move(call), work_deadline);
 }
 
@@ -38,7 +39,8 @@ Register first_register(const std::string& self) {
   return r;
 }
 
-// ---- protect ----------------------------------------------------------------------------------------
+// ---- protect
+// ----------------------------------------------------------------------------------------
 
 Result<void> grow_images(const ProtectPlan& plan) {
   for (std::size_t i = 0; i < plan.grow_to_bytes.size(); ++i) {
@@ -50,7 +52,8 @@ Result<void> grow_images(const ProtectPlan& plan) {
   return success();
 }
 
-Result<void> set_up_here(const ReplicaSetup& setup, Hypervisor* hv, const Paths& paths, const ProtectPlan& plan) {
+Result<void> set_up_here(const ReplicaSetup& setup, Hypervisor* hv, const Paths& paths,
+                         const ProtectPlan& plan) {
   const VmDefinition& d = plan.definition;
   BOOST_OUTCOME_TRY(grow_images(plan));
   BOOST_OUTCOME_TRY(setup.create(d, plan.xml, ReplicaOrigin::owner));
@@ -66,13 +69,14 @@ asio::awaitable<Result<void>> create_on_partner(Havmd& daemon, const ProtectPlan
   body["definition"] = definition_to_json(plan.definition);
   body["domain_xml"] = plan.xml;
   body["dry_run"] = false;
-  auto created = co_await daemon.node().peer->request("POST", "/v1/peer/vms/" + plan.definition.vm + "/prepare",
-                                                      std::move(body), peer_deadline);
+  auto created = co_await daemon.node().peer->request(
+      "POST", "/v1/peer/vms/" + plan.definition.vm + "/prepare", std::move(body), peer_deadline);
   if (!created) co_return created.error();
   co_return success();
 }
 
-asio::awaitable<Result<void>> set_up(Havmd& daemon, const ProtectPlan& plan, std::shared_ptr<Operation> operation) {
+asio::awaitable<Result<void>> set_up(Havmd& daemon, const ProtectPlan& plan,
+                                     std::shared_ptr<Operation> operation) {
   const std::string vm = plan.definition.vm;
   operation->step = "creating the replica on node " + daemon.node().partner;
   auto partner = co_await create_on_partner(daemon, plan);
@@ -81,24 +85,29 @@ asio::awaitable<Result<void>> set_up(Havmd& daemon, const ProtectPlan& plan, std
   const ReplicaSetup setup(daemon.node());
   Hypervisor* const hv = daemon.node().hypervisor;
   const Paths paths = daemon.node().paths;
-  std::function<Result<void>()> here = [setup, hv, paths, plan] { return set_up_here(setup, hv, paths, plan); };
+  std::function<Result<void>()> here = [setup, hv, paths, plan] {
+    return set_up_here(setup, hv, paths, plan);
+  };
   auto local = co_await work(daemon, "setting up VM '" + vm + "'", std::move(here));
   if (!local) co_return local;
   operation->step = "registering the VM at the arbiter";
   Register first = first_register(daemon.node().self);
   auto registered = co_await daemon.node().arbiter->create(vm, std::move(first), arbiter_deadline);
   if (!registered) co_return registered.error();
-  if (!registered.value().applied) co_return Error("the arbiter already has a register of VM '" + vm + "'", EEXIST);
+  if (!registered.value().applied)
+    co_return Error("the arbiter already has a register of VM '" + vm + "'", EEXIST);
   co_return success();
 }
 
 // Best effort, in the reverse order; what could not be taken back is told.
-asio::awaitable<std::string> take_back(Havmd& daemon, const ProtectPlan& plan, std::shared_ptr<Operation> operation) {
+asio::awaitable<std::string> take_back(Havmd& daemon, const ProtectPlan& plan,
+                                       std::shared_ptr<Operation> operation) {
   const std::string vm = plan.definition.vm;
   operation->step = "taking everything back";
   std::string left;
   Register first = first_register(daemon.node().self);
-  auto unregistered = co_await daemon.node().arbiter->remove(vm, std::move(first), arbiter_deadline);
+  auto unregistered =
+      co_await daemon.node().arbiter->remove(vm, std::move(first), arbiter_deadline);
   if (!unregistered) left += "; the register at the arbiter may be left";
   const ReplicaSetup setup(daemon.node());
   Hypervisor* const hv = daemon.node().hypervisor;
@@ -109,7 +118,8 @@ asio::awaitable<std::string> take_back(Havmd& daemon, const ProtectPlan& plan, s
   };
   auto local = co_await work(daemon, "taking back the set-up of VM '" + vm + "'", std::move(here));
   if (!local) left += "; " + local.error().message;
-  auto partner = co_await daemon.node().peer->request("DELETE", "/v1/peer/vms/" + vm, nullptr, peer_deadline);
+  auto partner =
+      co_await daemon.node().peer->request("DELETE", "/v1/peer/vms/" + vm, nullptr, peer_deadline);
   if (!partner) left += "; the replica on the partner is left: " + partner.error().message;
   if (plan.was_running) {
     auto started = co_await start_plain_vm(daemon, vm);
@@ -120,7 +130,8 @@ asio::awaitable<std::string> take_back(Havmd& daemon, const ProtectPlan& plan, s
 
 }  // namespace
 
-asio::awaitable<Result<nlohmann::json>> protect(Havmd& daemon, ProtectPlan plan, std::shared_ptr<Operation> operation) {
+asio::awaitable<Result<nlohmann::json>> protect(Havmd& daemon, ProtectPlan plan,
+                                                std::shared_ptr<Operation> operation) {
   const std::string vm = plan.definition.vm;
   if (plan.was_running) {
     auto stopped = co_await stop_plain_vm(daemon, vm, operation);
@@ -144,11 +155,13 @@ asio::awaitable<Result<nlohmann::json>> protect(Havmd& daemon, ProtectPlan plan,
   };
   const bool done = co_await wait_until(daemon.node().executor, std::move(up), start_patience);
   if (!done)
-    co_return Error("VM '" + vm + "' is protected, but it is not up yet: " + unit->state().reason + " (havm explain " + vm + ")");
+    co_return Error("VM '" + vm + "' is protected, but it is not up yet: " + unit->state().reason +
+                    " (havm explain " + vm + ")");
   co_return vm_object(daemon, *unit);
 }
 
-// ---- unprotect --------------------------------------------------------------------------------------
+// ---- unprotect
+// --------------------------------------------------------------------------------------
 
 namespace {
 
@@ -159,11 +172,13 @@ asio::awaitable<Result<void>> remove_register(Havmd& daemon, const std::string& 
   Register expect = *present.value().value;
   auto removed = co_await daemon.node().arbiter->remove(vm, std::move(expect), arbiter_deadline);
   if (!removed) co_return removed.error();
-  if (!removed.value().applied) co_return Error("the register of VM '" + vm + "' changed meanwhile: try again");
+  if (!removed.value().applied)
+    co_return Error("the register of VM '" + vm + "' changed meanwhile: try again");
   co_return success();
 }
 
-asio::awaitable<Result<void>> back_to_files(Havmd& daemon, VmDefinition definition, bool autostart) {
+asio::awaitable<Result<void>> back_to_files(Havmd& daemon, VmDefinition definition,
+                                            bool autostart) {
   const ReplicaSetup setup(daemon.node());
   Hypervisor* const hv = daemon.node().hypervisor;
   const std::string vm = definition.vm;
@@ -179,7 +194,8 @@ asio::awaitable<Result<void>> back_to_files(Havmd& daemon, VmDefinition definiti
 
 }  // namespace
 
-asio::awaitable<Result<nlohmann::json>> unprotect(Havmd& daemon, UnprotectPlan plan, std::shared_ptr<Operation> operation) {
+asio::awaitable<Result<nlohmann::json>> unprotect(Havmd& daemon, UnprotectPlan plan,
+                                                  std::shared_ptr<Operation> operation) {
   const std::string vm = plan.vm;
   VmUnit* const unit = daemon.find(vm);
   if (!unit) co_return Error("domain '" + vm + "' is not protected");
@@ -194,13 +210,16 @@ asio::awaitable<Result<nlohmann::json>> unprotect(Havmd& daemon, UnprotectPlan p
     if (!gone) {
       operation->step = "the guest did not react to its power button: pulling its plug";
       unit->deliver(Requested{Wish::destroy});
-      const bool killed = co_await wait_until(daemon.node().executor, std::move(off), handover_patience);
+      const bool killed =
+          co_await wait_until(daemon.node().executor, std::move(off), handover_patience);
       if (!killed) co_return Error("VM '" + vm + "' could not be stopped; it stays protected");
     }
   }
   operation->step = "deleting the replica on node " + daemon.node().partner;
-  auto partner = co_await daemon.node().peer->request("DELETE", "/v1/peer/vms/" + vm, nullptr, peer_deadline);
-  if (!partner) co_return Error(partner.error().message + "; VM '" + vm + "' stays protected on this node");
+  auto partner =
+      co_await daemon.node().peer->request("DELETE", "/v1/peer/vms/" + vm, nullptr, peer_deadline);
+  if (!partner)
+    co_return Error(partner.error().message + "; VM '" + vm + "' stays protected on this node");
   operation->step = "closing the engine";
   auto ended = co_await unit->quit_engine();
   if (!ended) co_return ended.error();
@@ -211,7 +230,9 @@ asio::awaitable<Result<nlohmann::json>> unprotect(Havmd& daemon, UnprotectPlan p
   auto restored = co_await back_to_files(daemon, definition, notes.value().autostart);
   if (!restored) co_return restored.error();
   if (!unregistered)
-    co_return Error("VM '" + vm + "' is on its files again, but its register is left at the arbiter: " + unregistered.error().message);
+    co_return Error("VM '" + vm +
+                    "' is on its files again, but its register is left at the arbiter: " +
+                    unregistered.error().message);
   if (plan.was_running) {
     operation->step = "starting the VM again";
     auto started = co_await start_plain_vm(daemon, vm);

@@ -1,15 +1,15 @@
 #include "agent/daemon/replica_setup.hpp"
 
+#include <cerrno>
+#include <filesystem>
+
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <nlohmann/json.hpp>
 #include <pwd.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
-
-#include <cerrno>
-#include <filesystem>
-#include <nlohmann/json.hpp>
 
 #include "hypervisor/domain_xml.hpp"
 #include "hypervisor/hypervisor.hpp"
@@ -25,13 +25,19 @@ using std::chrono::milliseconds;
 constexpr milliseconds record_deadline{30000};
 constexpr std::uint64_t space_reserve_bytes = std::uint64_t{64} << 20;  // the host's own needs
 
-std::string directory_of(const std::string& path) { return std::filesystem::path(path).parent_path().string(); }
+std::string directory_of(const std::string& path) {
+  return std::filesystem::path(path).parent_path().string();
+}
 
-std::string mib(std::uint64_t bytes) { return std::to_string(bytes >> 20) + " MiB"; }
+std::string mib(std::uint64_t bytes) {
+  return std::to_string(bytes >> 20) + " MiB";
+}
 
-// QEMU runs as another user than havmd on a distribution's host: the directory of the NBD sockets is its own.
+// QEMU runs as another user than havmd on a distribution's host: the directory of the NBD sockets
+// is its own.
 Result<void> give_to_qemu(const std::string& directory) {
-  if (::chmod(directory.c_str(), 0700) != 0) return errno_error("cannot set the mode of " + directory, errno);
+  if (::chmod(directory.c_str(), 0700) != 0)
+    return errno_error("cannot set the mode of " + directory, errno);
   const passwd* user = ::getpwnam("libvirt-qemu");
   if (!user) return success();
   if (::chown(directory.c_str(), user->pw_uid, user->pw_gid) != 0)
@@ -65,7 +71,8 @@ bool port_is_free(const std::string& address, std::uint16_t port) {
   v6_address.sin6_port = htons(port);
   if (v6) {
     ::inet_pton(AF_INET6, address.c_str(), &v6_address.sin6_addr);
-    return ::bind(fd.get(), reinterpret_cast<const sockaddr*>(&v6_address), sizeof v6_address) == 0 &&
+    return ::bind(fd.get(), reinterpret_cast<const sockaddr*>(&v6_address), sizeof v6_address) ==
+               0 &&
            ::listen(fd.get(), 1) == 0;
   }
   ::inet_pton(AF_INET, address.c_str(), &v4_address.sin_addr);
@@ -74,38 +81,50 @@ bool port_is_free(const std::string& address, std::uint16_t port) {
 }
 
 ReplicaSetup::ReplicaSetup(const NodeContext& node)
-    : cluster_(node.cluster), self_(node.self), partner_(node.partner), paths_(node.paths),
+    : cluster_(node.cluster),
+      self_(node.self),
+      partner_(node.partner),
+      paths_(node.paths),
       hypervisor_(node.hypervisor) {}
 
 std::vector<std::string> ReplicaSetup::obstacles(const VmDefinition& d) const {
   std::vector<std::string> found;
   auto info = hypervisor_->domain_info(d.vm);
-  if (info) found.push_back("node " + self_ + " already has a domain '" + d.vm + "': undefine or rename it there");
-  if (!info && info.error().code != ENOENT) found.push_back("libvirt on node " + self_ + ": " + info.error().message);
+  if (info)
+    found.push_back("node " + self_ + " already has a domain '" + d.vm +
+                    "': undefine or rename it there");
+  if (!info && info.error().code != ENOENT)
+    found.push_back("libvirt on node " + self_ + ": " + info.error().message);
   std::uint64_t needed = space_reserve_bytes;
   for (const DiskDefinition& disk : d.disks) {
     needed += disk.size_bytes;
-    struct stat st{};
+    struct stat st {};
     if (::lstat(disk.path.c_str(), &st) == 0)
-      found.push_back("node " + self_ + " already has a file " + disk.path + ": move it away there");
-    struct statvfs fs{};
+      found.push_back("node " + self_ + " already has a file " + disk.path +
+                      ": move it away there");
+    struct statvfs fs {};
     const std::string directory = directory_of(disk.path);
     if (::statvfs(directory.c_str(), &fs) != 0) {
       found.push_back("node " + self_ + " has no directory " + directory + ": create it there");
       continue;
     }
+    if ((fs.f_flag & ST_RDONLY) != 0)
+      found.push_back("node " + self_ + " cannot write to " + directory +
+                      ": its file system is mounted read-only");
     const std::uint64_t free_bytes = std::uint64_t{fs.f_bavail} * fs.f_frsize;
     if (free_bytes < needed)
-      found.push_back("node " + self_ + " has only " + mib(free_bytes) + " free in " + directory + ", VM '" + d.vm +
-                      "' needs " + mib(needed));
+      found.push_back("node " + self_ + " has only " + mib(free_bytes) + " free in " + directory +
+                      ", VM '" + d.vm + "' needs " + mib(needed));
   }
   for (const std::string& address : cluster_.nodes.at(self_).links)
     if (!port_is_free(address, d.replication_port))
-      found.push_back("port " + std::to_string(d.replication_port) + " is in use on " + address + " of node " + self_);
+      found.push_back("port " + std::to_string(d.replication_port) + " is in use on " + address +
+                      " of node " + self_);
   return found;
 }
 
-// ---- create -----------------------------------------------------------------------------------------
+// ---- create
+// -----------------------------------------------------------------------------------------
 
 Result<void> ReplicaSetup::create_images(const VmDefinition& d) const {
   for (const DiskDefinition& disk : d.disks) {
@@ -114,7 +133,9 @@ Result<void> ReplicaSetup::create_images(const VmDefinition& d) const {
     if (::ftruncate(fd.get(), static_cast<off_t>(disk.size_bytes)) != 0 || ::fsync(fd.get()) != 0) {
       const int error = errno;
       ::unlink(disk.path.c_str());
-      return errno_error("cannot give " + disk.path + " on node " + self_ + " its size of " + mib(disk.size_bytes), error);
+      return errno_error(
+          "cannot give " + disk.path + " on node " + self_ + " its size of " + mib(disk.size_bytes),
+          error);
     }
   }
   return success();
@@ -151,18 +172,20 @@ Result<void> ReplicaSetup::write_engine_config(const VmDefinition& d) const {
 
 Result<void> ReplicaSetup::create_record(const VmDefinition& d, ReplicaOrigin origin) const {
   const std::string state = origin == ReplicaOrigin::owner ? "uptodate" : "inconsistent";
-  const std::vector<std::string> argv{paths_.programs + "/havm-repl", "--config", paths_.engine_config(d.vm),
-                                      "--create", state};
+  const std::vector<std::string> argv{paths_.programs + "/havm-repl", "--config",
+                                      paths_.engine_config(d.vm), "--create", state};
   ProcessLimits limits;
   limits.deadline = record_deadline;
   BOOST_OUTCOME_TRY(auto done, run_process(argv, limits));
   if (done.exit_status == 0) return success();
   std::string why = done.err.empty() ? done.out : done.err;
-  while (!why.empty() && why.back() == '\n') why.pop_back();
+  while (!why.empty() && why.back() == '\n')
+    why.pop_back();
   return Error("cannot create the record of VM '" + d.vm + "' on node " + self_ + ": " + why);
 }
 
-Result<void> ReplicaSetup::create(const VmDefinition& d, const std::string& domain_xml, ReplicaOrigin origin) const {
+Result<void> ReplicaSetup::create(const VmDefinition& d, const std::string& domain_xml,
+                                  ReplicaOrigin origin) const {
   BOOST_OUTCOME_TRY(make_directories(paths_.vm_state(d.vm)));
   BOOST_OUTCOME_TRY(make_directories(paths_.vm_run(d.vm)));
   BOOST_OUTCOME_TRY(give_to_qemu(paths_.vm_run(d.vm)));
@@ -175,26 +198,32 @@ Result<void> ReplicaSetup::create(const VmDefinition& d, const std::string& doma
   return save_definition(paths_.definition(d.vm), d);
 }
 
-// ---- remove -----------------------------------------------------------------------------------------
+// ---- remove
+// -----------------------------------------------------------------------------------------
 
 Result<void> ReplicaSetup::remove(const VmDefinition& d, ReplicaOrigin origin) const {
+  // An image that cannot be deleted is told at the end: the rest goes all the same.
+  Result<void> outcome = success();
   if (origin == ReplicaOrigin::partner)
     for (const DiskDefinition& disk : d.disks)
-      if (::unlink(disk.path.c_str()) != 0 && errno != ENOENT)
-        return errno_error("cannot delete the replica " + disk.path + " on node " + self_, errno);
+      if (::unlink(disk.path.c_str()) != 0 && errno != ENOENT && outcome)
+        outcome = errno_error("cannot delete the replica " + disk.path + " on node " + self_, errno);
   std::error_code ec;
   std::filesystem::remove_all(paths_.vm_state(d.vm), ec);
   if (ec) return errno_error("cannot remove " + paths_.vm_state(d.vm), ec.value());
   std::filesystem::remove_all(paths_.vm_run(d.vm), ec);
-  return success();
+  return outcome;
 }
 
-// ---- the libvirt definition -------------------------------------------------------------------------
+// ---- the libvirt definition
+// -------------------------------------------------------------------------
 
-Result<std::string> ReplicaSetup::protected_xml(const std::string& xml, const VmDefinition& d) const {
+Result<std::string> ReplicaSetup::protected_xml(const std::string& xml,
+                                                const VmDefinition& d) const {
   std::string result = xml;
   for (const DiskDefinition& disk : d.disks) {
-    BOOST_OUTCOME_TRY(result, disk_to_nbd(result, disk.target, paths_.nbd_socket(d.vm, disk.target), disk.target));
+    BOOST_OUTCOME_TRY(result, disk_to_nbd(result, disk.target, paths_.nbd_socket(d.vm, disk.target),
+                                          disk.target));
   }
   return result;
 }

@@ -1,6 +1,7 @@
-// The job of ReplicaSetup: create and remove what one protected VM needs on this node: its directories, the engine's
-// configuration and record, the partner's empty image files, the libvirt definition. Blocking (minutes at worst);
-// run on a worker thread. Every step can be taken back; remove() takes back whatever is there.
+// The job of ReplicaSetup: create and remove what one protected VM needs on this node: its
+// directories, the engine's configuration and record, the partner's empty image files, the libvirt
+// definition. Blocking (minutes at worst); run on a worker thread. Every step can be taken back;
+// remove() takes back whatever is there.
 #pragma once
 
 #include <string>
@@ -23,14 +24,18 @@ class ReplicaSetup {
   [[nodiscard]] std::vector<std::string> obstacles(const VmDefinition& definition) const;
 
   // Everything but the libvirt definition. `domain_xml` is kept for the day it is needed.
-  Result<void> create(const VmDefinition& definition, const std::string& domain_xml, ReplicaOrigin origin) const;
-  // Only after the engine ended. Deletes the images of a replica that havm created (origin partner).
+  Result<void> create(const VmDefinition& definition, const std::string& domain_xml,
+                      ReplicaOrigin origin) const;
+  // Only after the engine ended. Deletes the images of a replica that havm created (origin
+  // partner).
   Result<void> remove(const VmDefinition& definition, ReplicaOrigin origin) const;
 
   // The definition with every replicated disk on its NBD socket.
-  [[nodiscard]] Result<std::string> protected_xml(const std::string& xml, const VmDefinition& definition) const;
+  [[nodiscard]] Result<std::string> protected_xml(const std::string& xml,
+                                                  const VmDefinition& definition) const;
   // … and back on its file, as it was written before.
-  [[nodiscard]] Result<std::string> plain_xml(const std::string& xml, const VmDefinition& definition) const;
+  [[nodiscard]] Result<std::string> plain_xml(const std::string& xml,
+                                              const VmDefinition& definition) const;
 
  private:
   Result<void> create_images(const VmDefinition& definition) const;

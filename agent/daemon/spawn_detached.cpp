@@ -1,11 +1,12 @@
 #include "agent/daemon/spawn_detached.hpp"
 
-#include <fcntl.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include <cerrno>
 #include <csignal>
+
+#include <fcntl.h>
+#include <linux/close_range.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "vmrepl/base/assert.hpp"
 #include "vmrepl/base/unique_fd.hpp"
@@ -24,6 +25,9 @@ namespace {
   ::dup2(null, 0);
   ::dup2(log, 1);
   ::dup2(log, 2);
+  // Asio's sockets are not close-on-exec: an engine that kept one would hold havmd's ports for
+  // ever.
+  ::close_range(3, ~0U, CLOSE_RANGE_CLOEXEC);
   if (::fork() != 0) ::_exit(0);
   ::execv(argv[0], argv);
   const int error = errno;
@@ -33,11 +37,13 @@ namespace {
 
 }  // namespace
 
-Result<void> spawn_detached(const std::vector<std::string>& arguments, const std::string& log_path) {
+Result<void> spawn_detached(const std::vector<std::string>& arguments,
+                            const std::string& log_path) {
   HAVM_ASSERT(!arguments.empty(), "a program to start");
   std::vector<char*> argv;
   argv.reserve(arguments.size() + 1);
-  for (const std::string& a : arguments) argv.push_back(const_cast<char*>(a.c_str()));
+  for (const std::string& a : arguments)
+    argv.push_back(const_cast<char*>(a.c_str()));
   argv.push_back(nullptr);
 
   const UniqueFd log(::open(log_path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640));

@@ -1,11 +1,11 @@
 #include "agent/daemon/vm_actions.hpp"
 
-#include <unistd.h>
-
 #include <algorithm>
+
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
+#include <unistd.h>
 
 #include "agent/daemon/guard_link.hpp"
 #include "agent/daemon/peer_client.hpp"
@@ -43,23 +43,32 @@ nlohmann::json epoch_argument(Epoch epoch) {
   return arguments;
 }
 
-bool gone(DomainState state) { return state == DomainState::shut_off || state == DomainState::crashed; }
+bool gone(DomainState state) {
+  return state == DomainState::shut_off || state == DomainState::crashed;
+}
 
 }  // namespace
 
-VmActions::VmActions(NodeContext& node, std::string vm, EngineLink& engine, HypervisorWorker& worker,
-                     std::function<const State&()> view, std::function<Result<void>(Epoch)> persist_stopped)
-    : node_(node), vm_(std::move(vm)), engine_(engine), worker_(worker), view_(std::move(view)),
+VmActions::VmActions(NodeContext& node, std::string vm, EngineLink& engine,
+                     HypervisorWorker& worker, std::function<const State&()> view,
+                     std::function<Result<void>(Epoch)> persist_stopped)
+    : node_(node),
+      vm_(std::move(vm)),
+      engine_(engine),
+      worker_(worker),
+      view_(std::move(view)),
       persist_stopped_(std::move(persist_stopped)) {}
 
 asio::awaitable<Completed> VmActions::execute(Action action) {
   const Lane lane = lane_of(action);
-  Completed c = co_await std::visit([this](const auto& a) { return run(a); }, action);
+  auto running = std::visit([this](const auto& a) { return run(a); }, action);
+  Completed c = co_await std::move(running);
   c.lane = lane;
   co_return c;
 }
 
-// ---- the arbiter ------------------------------------------------------------------------------------
+// ---- the arbiter
+// ------------------------------------------------------------------------------------
 
 Register VmActions::named(const RegisterView& view) const {
   Register r;
@@ -102,11 +111,13 @@ asio::awaitable<Completed> VmActions::run(ReadRegister) {
 asio::awaitable<Completed> VmActions::run(CompareAndSwap action) {
   Register expect = named(action.expect);
   Register to = named(action.to);
-  auto result = co_await node_.arbiter->compare_and_swap(vm_, std::move(expect), std::move(to), arbiter_deadline);
+  auto result = co_await node_.arbiter->compare_and_swap(vm_, std::move(expect), std::move(to),
+                                                         arbiter_deadline);
   co_return answer(result);
 }
 
-// ---- the engine -------------------------------------------------------------------------------------
+// ---- the engine
+// -------------------------------------------------------------------------------------
 
 asio::awaitable<Completed> VmActions::engine(std::string command, nlohmann::json arguments) {
   auto reply = co_await engine_.call(std::move(command), std::move(arguments), engine_deadline);
@@ -118,11 +129,21 @@ asio::awaitable<Completed> VmActions::engine(std::string command, nlohmann::json
   co_return c;
 }
 
-asio::awaitable<Completed> VmActions::run(EnginePromise a) { return engine("promise", epoch_argument(a.epoch)); }
-asio::awaitable<Completed> VmActions::run(EngineServe a) { return engine("serve", epoch_argument(a.epoch)); }
-asio::awaitable<Completed> VmActions::run(EngineConnect) { return engine("connect", nullptr); }
-asio::awaitable<Completed> VmActions::run(EngineFlush) { return engine("flush", nullptr); }
-asio::awaitable<Completed> VmActions::run(EngineShrink a) { return engine("shrink", epoch_argument(a.epoch)); }
+asio::awaitable<Completed> VmActions::run(EnginePromise a) {
+  return engine("promise", epoch_argument(a.epoch));
+}
+asio::awaitable<Completed> VmActions::run(EngineServe a) {
+  return engine("serve", epoch_argument(a.epoch));
+}
+asio::awaitable<Completed> VmActions::run(EngineConnect) {
+  return engine("connect", nullptr);
+}
+asio::awaitable<Completed> VmActions::run(EngineFlush) {
+  return engine("flush", nullptr);
+}
+asio::awaitable<Completed> VmActions::run(EngineShrink a) {
+  return engine("shrink", epoch_argument(a.epoch));
+}
 asio::awaitable<Completed> VmActions::run(EngineGrowPrepare a) {
   return engine("grow-prepare", epoch_argument(a.epoch));
 }
@@ -135,7 +156,8 @@ asio::awaitable<Completed> VmActions::run(EngineStandBy a) {
   return engine("stand-by", std::move(arguments));
 }
 
-// ---- leases and the partner -------------------------------------------------------------------------
+// ---- leases and the partner
+// -------------------------------------------------------------------------
 
 asio::awaitable<Completed> VmActions::run(RequireLease a) {
   auto required = node_.guard->require_lease(vm_, a.epoch);
@@ -153,19 +175,22 @@ asio::awaitable<Completed> VmActions::run(AskTakeover a) {
   co_return ended(Lane::storage, asked);
 }
 
-// ---- the VM -----------------------------------------------------------------------------------------
+// ---- the VM
+// -----------------------------------------------------------------------------------------
 
 asio::awaitable<Result<void>> VmActions::watch(Epoch epoch) {
   const auto find = [hv = node_.hypervisor, vm = vm_] { return hv->process_id(vm); };
   std::function<Result<int>()> call = find;
-  auto pid = co_await worker_.run<int>("finding the QEMU process of VM '" + vm_ + "'", std::move(call), call_deadline);
+  auto pid = co_await worker_.run<int>("finding the QEMU process of VM '" + vm_ + "'",
+                                       std::move(call), call_deadline);
   if (!pid) co_return pid.error();
   const TimePoint sent = view_().lease_sent.value_or(TimePoint{});
   co_return node_.guard->watch(vm_, pid.value(), epoch, sent);
 }
 
 asio::awaitable<Result<void>> VmActions::start_permitted() {
-  const auto start_paused = [hv = node_.hypervisor, vm = vm_, xml_path = node_.paths.domain_xml(vm_)]() -> Result<void> {
+  const auto start_paused = [hv = node_.hypervisor, vm = vm_,
+                             xml_path = node_.paths.domain_xml(vm_)]() -> Result<void> {
     auto info = hv->domain_info(vm);
     if (!info && info.error().code == ENOENT) {
       BOOST_OUTCOME_TRY(auto xml, read_file(xml_path));
@@ -177,7 +202,8 @@ asio::awaitable<Result<void>> VmActions::start_permitted() {
   const std::string permit = node_.paths.permit(vm_);
   auto permitted = replace_file(permit, "start\n");
   if (!permitted) co_return permitted.error();
-  auto started = co_await worker_.run<void>("starting VM '" + vm_ + "'", std::move(call), start_deadline);
+  auto started =
+      co_await worker_.run<void>("starting VM '" + vm_ + "'", std::move(call), start_deadline);
   ::unlink(permit.c_str());
   co_return started;
 }
@@ -193,7 +219,8 @@ asio::awaitable<Result<void>> VmActions::start(StartVm action) {
   if (!watched) {
     const auto destroy = [hv = node_.hypervisor, vm = vm_] { return hv->destroy(vm); };
     std::function<Result<void>()> undo = destroy;
-    auto undone = co_await worker_.run<void>("stopping VM '" + vm_ + "'", std::move(undo), call_deadline);
+    auto undone =
+        co_await worker_.run<void>("stopping VM '" + vm_ + "'", std::move(undo), call_deadline);
     static_cast<void>(undone);
     co_return watched.error();
   }
@@ -210,7 +237,8 @@ asio::awaitable<Completed> VmActions::run(StartVm a) {
 asio::awaitable<Completed> VmActions::run(ResumeVm) {
   const auto resume = [hv = node_.hypervisor, vm = vm_] { return hv->resume(vm); };
   std::function<Result<void>()> call = resume;
-  auto resumed = co_await worker_.run<void>("resuming VM '" + vm_ + "'", std::move(call), call_deadline);
+  auto resumed =
+      co_await worker_.run<void>("resuming VM '" + vm_ + "'", std::move(call), call_deadline);
   co_return ended(Lane::vm, resumed);
 }
 
@@ -228,7 +256,8 @@ asio::awaitable<Completed> VmActions::run(KillVm) {
   for (int i = 0; i < gone_polls_max; ++i) {
     const auto look = [hv = node_.hypervisor, vm = vm_] { return hv->domain_info(vm); };
     std::function<Result<DomainInfo>()> call = look;
-    auto info = co_await worker_.run<DomainInfo>("looking at VM '" + vm_ + "'", std::move(call), call_deadline);
+    auto info = co_await worker_.run<DomainInfo>("looking at VM '" + vm_ + "'", std::move(call),
+                                                 call_deadline);
     const bool undefined = !info && info.error().code == ENOENT;
     if (undefined || (info && gone(info.value().state))) {
       auto forgotten = node_.guard->forget(vm_);
@@ -240,13 +269,15 @@ asio::awaitable<Completed> VmActions::run(KillVm) {
     auto waited = co_await timer.async_wait(as_result);
     static_cast<void>(waited);
   }
-  co_return ended(Lane::vm, Error("libvirt still shows VM '" + vm_ + "' although its QEMU was killed"));
+  co_return ended(Lane::vm,
+                  Error("libvirt still shows VM '" + vm_ + "' although its QEMU was killed"));
 }
 
 asio::awaitable<Completed> VmActions::run(ShutdownVm) {
   const auto shutdown = [hv = node_.hypervisor, vm = vm_] { return hv->shutdown(vm); };
   std::function<Result<void>()> call = shutdown;
-  auto asked = co_await worker_.run<void>("asking VM '" + vm_ + "' to shut down", std::move(call), call_deadline);
+  auto asked = co_await worker_.run<void>("asking VM '" + vm_ + "' to shut down", std::move(call),
+                                          call_deadline);
   co_return ended(Lane::vm, asked);
 }
 

@@ -1,15 +1,16 @@
-// The job of VmActions: carry out one action of the failover core and answer it with one Completed event. It decides
-// nothing. One thread; every call ends (each step has a deadline).
+// The job of VmActions: carry out one action of the failover core and answer it with one Completed
+// event. It decides nothing. One thread; every call ends (each step has a deadline).
 #pragma once
 
-#include <boost/asio/awaitable.hpp>
 #include <functional>
 #include <string>
+
+#include <boost/asio/awaitable.hpp>
 
 #include "agent/daemon/engine_link.hpp"
 #include "agent/daemon/hypervisor_worker.hpp"
 #include "agent/daemon/node_context.hpp"
-#include "agent/failover/failover_types.hpp"
+#include "agent/failover/failover_state.hpp"
 
 namespace havm {
 

@@ -1,11 +1,11 @@
 #include "agent/daemon/vm_unit.hpp"
 
-#include <spdlog/spdlog.h>
+#include <deque>
 
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
-#include <deque>
+#include <spdlog/spdlog.h>
 
 #include "agent/daemon/engine_link.hpp"
 #include "agent/daemon/guard_link.hpp"
@@ -49,12 +49,17 @@ FailoverConfig failover_config(const NodeContext& node, const Policy& policy) {
 VmState vm_state(const DomainInfo& info) {
   switch (info.state) {
     case DomainState::running:
-    case DomainState::shutting_down: return VmState::running;
-    case DomainState::paused: return info.reason == "I/O error" ? VmState::paused_by_error : VmState::paused;
-    case DomainState::shut_off: return VmState::off;
+    case DomainState::shutting_down:
+      return VmState::running;
+    case DomainState::paused:
+      return info.reason == "I/O error" ? VmState::paused_by_error : VmState::paused;
+    case DomainState::shut_off:
+      return VmState::off;
     case DomainState::crashed:
-    case DomainState::pm_suspended: return VmState::paused;
-    case DomainState::unknown: return VmState::unknown;
+    case DomainState::pm_suspended:
+      return VmState::paused;
+    case DomainState::unknown:
+      return VmState::unknown;
   }
   return VmState::unknown;
 }
@@ -75,7 +80,8 @@ Result<NodeNotes> load_node_notes(const std::string& path) {
   if (!text) return text.error();
   const auto json = nlohmann::json::parse(text.value(), nullptr, false);
   if (!json.is_object() || !json.contains("autostart") || !json["autostart"].is_boolean())
-    return Error(path + " is damaged: it must hold what this node promised; restore it or ask for help");
+    return Error(path +
+                 " is damaged: it must hold what this node promised; restore it or ask for help");
   NodeNotes notes;
   notes.autostart = json["autostart"].get<bool>();
   if (json.contains("stopped_epoch") && json["stopped_epoch"].is_number_unsigned())
@@ -93,8 +99,12 @@ Result<void> save_node_notes(const std::string& path, const NodeNotes& notes) {
 
 struct VmUnit::Shared : std::enable_shared_from_this<VmUnit::Shared> {
   Shared(NodeContext& n, VmDefinition d, NodeNotes no)
-      : node(n), definition(std::move(d)), notes(no), worker(n.executor),
-        core(make_state(failover_config(n, definition.policy), BootClock::now())), tick_timer(n.executor),
+      : node(n),
+        definition(std::move(d)),
+        notes(no),
+        worker(n.executor),
+        core(make_state(failover_config(n, definition.policy), BootClock::now())),
+        tick_timer(n.executor),
         look_timer(n.executor) {
     core.desired = desired_of(definition);
     core.stopped_epoch = notes.stopped_epoch;
@@ -114,10 +124,11 @@ struct VmUnit::Shared : std::enable_shared_from_this<VmUnit::Shared> {
   std::deque<Event> inbox;
   bool stepping = false;
   bool stopped = false;
-  bool watched = false;               // the guard knows the present QEMU
+  bool watched = false;  // the guard knows the present QEMU
   bool guard_alone = false;
   Epoch guard_epoch;
-  std::uint64_t vm_generation = 0;    // raised by every action on the VM: a look begun before it says nothing
+  std::uint64_t vm_generation =
+      0;  // raised by every action on the VM: a look begun before it says nothing
 
   void deliver(const Event& event);
   void step_once(const Event& event);
@@ -125,6 +136,7 @@ struct VmUnit::Shared : std::enable_shared_from_this<VmUnit::Shared> {
   void keep_desired();
   void sync_guard();
   void adopt_running(int pid);
+  void guard_failed(const Error& error);
   void engine_changed(std::optional<EngineView> view, const nlohmann::json& status);
   void looked(const Result<DomainInfo>& info, const Result<int>& pid);
 
@@ -133,7 +145,8 @@ struct VmUnit::Shared : std::enable_shared_from_this<VmUnit::Shared> {
   static asio::awaitable<void> look_loop(std::shared_ptr<Shared> self);
 };
 
-// ---- deciding ---------------------------------------------------------------------------------------
+// ---- deciding
+// ---------------------------------------------------------------------------------------
 
 // Delivering from inside a step (an action that ends at once) is queued, so that steps never nest.
 void VmUnit::Shared::deliver(const Event& event) {
@@ -158,7 +171,8 @@ void VmUnit::Shared::step_once(const Event& event) {
     if (!routine) note(d);
     if (!d.action) continue;
     if (lane_of(*d.action) == Lane::vm) ++vm_generation;
-    spawn_supervised(node.executor, "action " + definition.vm, execute(shared_from_this(), *d.action));
+    spawn_supervised(node.executor, "action " + definition.vm,
+                     execute(shared_from_this(), *d.action));
   }
   if (core.phase != phase_before || core.reason != reason_before)
     spdlog::info("vm={} phase={} {}", definition.vm, core.phase, core.reason);
@@ -191,7 +205,8 @@ asio::awaitable<void> VmUnit::Shared::execute(std::shared_ptr<Shared> self, Acti
   Completed answer = co_await self->actions->execute(action);
   if (self->stopped) co_return;
   if (lane_of(action) == Lane::vm) ++self->vm_generation;
-  if (std::holds_alternative<StartVm>(action)) self->watched = answer.outcome == Completed::Outcome::ok;
+  if (std::holds_alternative<StartVm>(action))
+    self->watched = answer.outcome == Completed::Outcome::ok;
   if (const auto* start = std::get_if<StartVm>(&action)) {
     self->guard_alone = start->alone;
     self->guard_epoch = start->epoch;
@@ -201,9 +216,11 @@ asio::awaitable<void> VmUnit::Shared::execute(std::shared_ptr<Shared> self, Acti
   if (lane_of(action) == Lane::vm) self->look_timer.cancel();
 }
 
-// ---- the guard follows the record -------------------------------------------------------------------
+// ---- the guard follows the record
+// -------------------------------------------------------------------
 
-// A lease is needed unless the record, written only after the register was known, says that this node is alone.
+// A lease is needed unless the record, written only after the register was known, says that this
+// node is alone.
 void VmUnit::Shared::sync_guard() {
   if (!watched || !core.engine || core.engine->role != EngineRole::owner) return;
   const bool alone = core.engine->in_sync == RecordedSet::self && !core.engine->grow_mark;
@@ -211,25 +228,29 @@ void VmUnit::Shared::sync_guard() {
   if (alone == guard_alone && epoch == guard_epoch) return;
   const std::string& vm = definition.vm;
   auto told = alone ? node.guard->alone(vm, epoch) : node.guard->require_lease(vm, epoch);
-  if (!told) {
-    spdlog::warn("vm={} guard: {}", vm, told.error().message);
-    if (told.error().code == ENOENT) watched = false;
-    return;
-  }
+  if (!told) return guard_failed(told.error());
   guard_alone = alone;
   guard_epoch = epoch;
+}
+
+// A guard that is gone, or was started anew, knows nothing: the next look at the VM makes it watch
+// again.
+void VmUnit::Shared::guard_failed(const Error& error) {
+  spdlog::warn("vm={} guard: {}", definition.vm, error.message);
+  if (error.code != ENOENT && error.code != ENOTCONN) return;
+  watched = false;
+  look_timer.cancel();
 }
 
 // A VM that runs although this agent did not start it in this life: the guard may know it or not.
 void VmUnit::Shared::adopt_running(int pid) {
   if (watched || !core.engine || core.vm_pending) return;
-  auto guarded = node.guard->ensure();
-  if (!guarded) return spdlog::error("vm={} {}", definition.vm, guarded.error().message);
   watched = true;
   guard_epoch = Epoch();
   sync_guard();
   if (watched) return;  // it knows the VM, or nothing has to be told
-  auto told = node.guard->watch(definition.vm, pid, core.engine->epoch, core.lease_sent.value_or(TimePoint{}));
+  auto told = node.guard->watch(definition.vm, pid, core.engine->epoch,
+                                core.lease_sent.value_or(TimePoint{}));
   if (!told) return spdlog::warn("vm={} guard: {}", definition.vm, told.error().message);
   watched = true;
   guard_alone = false;
@@ -237,7 +258,8 @@ void VmUnit::Shared::adopt_running(int pid) {
   sync_guard();
 }
 
-// ---- what is heard ----------------------------------------------------------------------------------
+// ---- what is heard
+// ----------------------------------------------------------------------------------
 
 void VmUnit::Shared::engine_changed(std::optional<EngineView> view, const nlohmann::json& status) {
   engine_status = status;
@@ -271,8 +293,10 @@ asio::awaitable<void> VmUnit::Shared::look_loop(std::shared_ptr<Shared> self) {
       Hypervisor* const hv = self->node.hypervisor;
       std::function<Result<DomainInfo>()> look = [hv, vm] { return hv->domain_info(vm); };
       std::function<Result<int>()> find = [hv, vm] { return hv->process_id(vm); };
-      auto info = co_await self->worker.run<DomainInfo>("looking at VM '" + vm + "'", std::move(look), look_deadline);
-      auto pid = co_await self->worker.run<int>("finding the process of VM '" + vm + "'", std::move(find), look_deadline);
+      auto info = co_await self->worker.run<DomainInfo>("looking at VM '" + vm + "'",
+                                                        std::move(look), look_deadline);
+      auto pid = co_await self->worker.run<int>("finding the process of VM '" + vm + "'",
+                                                std::move(find), look_deadline);
       if (self->stopped) co_return;
       if (generation == self->vm_generation) self->looked(info, pid);
     }
@@ -291,18 +315,21 @@ asio::awaitable<void> VmUnit::Shared::tick_loop(std::shared_ptr<Shared> self) {
   }
 }
 
-// ---- the public face --------------------------------------------------------------------------------
+// ---- the public face
+// --------------------------------------------------------------------------------
 
 VmUnit::VmUnit(NodeContext& node, VmDefinition definition, NodeNotes notes)
     : shared_(std::make_shared<Shared>(node, std::move(definition), notes)) {
   const std::weak_ptr<Shared> weak = shared_;
   shared_->engine = std::make_unique<EngineLink>(
-      node, shared_->definition.vm, [weak](std::optional<EngineView> view, const nlohmann::json& status) {
+      node, shared_->definition.vm,
+      [weak](std::optional<EngineView> view, const nlohmann::json& status) {
         if (const auto s = weak.lock()) s->engine_changed(view, status);
       });
   Shared* const raw = shared_.get();
   shared_->actions = std::make_unique<VmActions>(
-      node, shared_->definition.vm, *shared_->engine, shared_->worker, [raw]() -> const State& { return raw->core; },
+      node, shared_->definition.vm, *shared_->engine, shared_->worker,
+      [raw]() -> const State& { return raw->core; },
       [raw](Epoch epoch) {
         raw->notes.stopped_epoch = epoch;
         return save_node_notes(raw->node.paths.node_notes(raw->definition.vm), raw->notes);
@@ -317,11 +344,21 @@ VmUnit::~VmUnit() {
   shared_->look_timer.cancel();
 }
 
-void VmUnit::deliver(const Event& event) { shared_->deliver(event); }
-const VmDefinition& VmUnit::definition() const { return shared_->definition; }
-const State& VmUnit::state() const { return shared_->core; }
-const nlohmann::json& VmUnit::engine_status() const { return shared_->engine_status; }
-const std::string& VmUnit::vm_words() const { return shared_->vm_words; }
+void VmUnit::deliver(const Event& event) {
+  shared_->deliver(event);
+}
+const VmDefinition& VmUnit::definition() const {
+  return shared_->definition;
+}
+const State& VmUnit::state() const {
+  return shared_->core;
+}
+const nlohmann::json& VmUnit::engine_status() const {
+  return shared_->engine_status;
+}
+const std::string& VmUnit::vm_words() const {
+  return shared_->vm_words;
+}
 
 void VmUnit::adopt_definition(const VmDefinition& newer) {
   Shared& s = *shared_;
@@ -334,7 +371,8 @@ void VmUnit::adopt_definition(const VmDefinition& newer) {
 
 std::optional<Epoch> VmUnit::wants_lease() const {
   const State& core = shared_->core;
-  if (!core.reg || !core.reg->owned() || !core.engine || core.engine->role != EngineRole::owner) return std::nullopt;
+  if (!core.reg || !core.reg->owned() || !core.engine || core.engine->role != EngineRole::owner)
+    return std::nullopt;
   if (!core.reg->both() && !core.engine->grow_mark) return std::nullopt;
   return core.reg->epoch;
 }
@@ -343,11 +381,18 @@ void VmUnit::lease_granted(TimePoint sent) {
   Shared& s = *shared_;
   if (!s.core.reg) return;
   auto renewed = s.node.guard->renew(s.definition.vm, s.core.reg->epoch, sent);
-  if (!renewed) spdlog::warn("vm={} guard: {}", s.definition.vm, renewed.error().message);
+  if (!renewed && s.watched) s.guard_failed(renewed.error());
   s.deliver(LeaseGranted{sent});
 }
 
-void VmUnit::look_at_vm() { shared_->look_timer.cancel(); }
+void VmUnit::guard_restarted() {
+  shared_->watched = false;
+  shared_->look_timer.cancel();
+}
+
+void VmUnit::look_at_vm() {
+  shared_->look_timer.cancel();
+}
 
 asio::awaitable<Result<void>> VmUnit::quit_engine() {
   auto shared = shared_;

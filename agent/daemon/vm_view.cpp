@@ -1,8 +1,8 @@
 #include "agent/daemon/vm_view.hpp"
 
-#include <unistd.h>
-
 #include <algorithm>
+
+#include <unistd.h>
 
 #include "agent/daemon/havmd.hpp"
 #include "agent/daemon/vm_unit.hpp"
@@ -10,17 +10,23 @@
 namespace havm {
 namespace {
 
-bool partner_up(Havmd& daemon) { return daemon.liveness().state() == PeerState::up; }
+bool partner_up(Havmd& daemon) {
+  return daemon.liveness().state() == PeerState::up;
+}
 
 std::string sync_state(const State& s) {
   if (!s.engine || !s.reg) return "unknown";
   switch (s.engine->session) {
-    case SessionState::live: return "in-sync";
+    case SessionState::live:
+      return "in-sync";
     case SessionState::syncing:
-    case SessionState::synced: return "resyncing";
-    case SessionState::secondary: return s.reg->both() ? "in-sync" : "resyncing";
+    case SessionState::synced:
+      return "resyncing";
+    case SessionState::secondary:
+      return s.reg->both() ? "in-sync" : "resyncing";
     case SessionState::none:
-    case SessionState::connecting: break;
+    case SessionState::connecting:
+      break;
   }
   if (s.reg->owned() && s.reg->both()) return "frozen";
   if (s.reg->owned()) return "alone";
@@ -48,14 +54,18 @@ struct Judgement {
 Judgement protection(const State& s, const std::string& partner) {
   if (!s.reg) return {false, "the register has not been read yet"};
   if (!s.engine) return {false, "the engine of this node does not answer"};
-  if (!s.reg->both()) return {false, "only " + std::string(s.reg->owned() ? s.config.self : partner) + " holds every completed write"};
-  const bool streaming = s.engine->session == SessionState::live || s.engine->session == SessionState::secondary;
-  if (!streaming) return {false, "the replication session is down; I/O is held until that is resolved"};
+  if (!s.reg->both())
+    return {false, "only " + std::string(s.reg->owned() ? s.config.self : partner) +
+                       " holds every completed write"};
+  const bool streaming =
+      s.engine->session == SessionState::live || s.engine->session == SessionState::secondary;
+  if (!streaming)
+    return {false, "the replication session is down; I/O is held until that is resolved"};
   return {true, "every completed write is on both nodes"};
 }
 
-Judgement readiness(const State& s, const Judgement& protect, bool partner_alive, const ArbiterHealth& arbiter,
-                    const std::string& partner) {
+Judgement readiness(const State& s, const Judgement& protect, bool partner_alive,
+                    const ArbiterHealth& arbiter, const std::string& partner) {
   if (!protect.yes) return {false, protect.reason};
   if (!partner_alive) return {false, "node " + partner + " is not heard"};
   if (!arbiter.up) return {false, "the witness does not answer"};
@@ -110,7 +120,8 @@ nlohmann::json vm_object(Havmd& daemon, const VmUnit& unit) {
   const State& s = unit.state();
   const VmDefinition& d = unit.definition();
   const Judgement protect = protection(s, s.config.partner);
-  const Judgement ready = readiness(s, protect, partner_up(daemon), daemon.arbiter_health(), s.config.partner);
+  const Judgement ready =
+      readiness(s, protect, partner_up(daemon), daemon.arbiter_health(), s.config.partner);
   nlohmann::json v;
   v["vm"] = d.vm;
   v["uuid"] = d.uuid;
@@ -173,7 +184,8 @@ nlohmann::json nodes_object(Havmd& daemon) {
   int owned_there = 0;
   for (const auto& [name, unit] : daemon.units())
     if (unit->state().reg) ++(unit->state().reg->owned() ? owned_here : owned_there);
-  const auto link = [](const std::string& address, const char* state, const nlohmann::json& silent_ms) {
+  const auto link = [](const std::string& address, const char* state,
+                       const nlohmann::json& silent_ms) {
     nlohmann::json l;
     l["address"] = address;
     l["state"] = state;
@@ -187,7 +199,8 @@ nlohmann::json nodes_object(Havmd& daemon) {
   self["version"] = HAVM_VERSION;
   self["boot_id"] = node.boot_id;
   self["links"] = nlohmann::json::array();
-  for (const auto& address : node.cluster.nodes.at(node.self).links) self["links"].push_back(link(address, "up", 0));
+  for (const auto& address : node.cluster.nodes.at(node.self).links)
+    self["links"].push_back(link(address, "up", 0));
   self["vms_owned"] = owned_here;
 
   const PeerLiveness& liveness = daemon.liveness();
@@ -206,7 +219,10 @@ nlohmann::json nodes_object(Havmd& daemon) {
   for (std::size_t i = 0; i < links.size(); ++i) {
     const auto silent = liveness.link_silent(i, now);
     const bool up = silent && *silent < node.cluster.timing.peer_timeout;
-    partner["links"].push_back(link(links[i], !silent ? "unknown" : up ? "up" : "silent",
+    partner["links"].push_back(link(links[i],
+                                    !silent ? "unknown"
+                                    : up    ? "up"
+                                            : "silent",
                                     silent ? nlohmann::json(to_ms(*silent)) : nlohmann::json()));
   }
   partner["vms_owned"] = owned_there;
@@ -219,8 +235,12 @@ nlohmann::json nodes_object(Havmd& daemon) {
   arbiter["kind"] = witness ? "witness" : "none";
   arbiter["endpoint"] = nullptr;
   if (witness)
-    arbiter["endpoint"] = node.cluster.witness->address + ":" + std::to_string(node.cluster.witness->port);
-  arbiter["state"] = !witness ? "none" : health.up ? "up" : health.answered_at ? "silent" : "unknown";
+    arbiter["endpoint"] =
+        node.cluster.witness->address + ":" + std::to_string(node.cluster.witness->port);
+  arbiter["state"] = !witness             ? "none"
+                     : health.up          ? "up"
+                     : health.answered_at ? "silent"
+                                          : "unknown";
   arbiter["silent_ms"] = nullptr;
   if (health.answered_at) arbiter["silent_ms"] = to_ms(now - *health.answered_at);
   nlohmann::json all;

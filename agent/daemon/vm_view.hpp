@@ -1,5 +1,5 @@
-// The job of these functions: the JSON objects of the local API (docs/protocol/api.md), computed when asked from what the
-// daemon knows now; never a cached label (replication rule 15).
+// The job of these functions: the JSON objects of the local API (docs/protocol/api.md), computed
+// when asked from what the daemon knows now; never a cached label (replication rule 15).
 #pragma once
 
 #include <nlohmann/json.hpp>

@@ -1,19 +1,21 @@
 // The job of wait_until: wait in a coroutine for a condition of the daemon, with a deadline.
 #pragma once
 
+#include <chrono>
+#include <functional>
+
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
-#include <chrono>
-#include <functional>
 
 #include "vmrepl/base/clock.hpp"
 
 namespace havm {
 
 // True when `condition` held within `deadline`; looked at every 100 ms on the coroutine's executor.
-inline boost::asio::awaitable<bool> wait_until(boost::asio::any_io_executor executor, std::function<bool()> condition,
+inline boost::asio::awaitable<bool> wait_until(boost::asio::any_io_executor executor,
+                                               std::function<bool()> condition,
                                                std::chrono::milliseconds deadline) {
   const TimePoint end = BootClock::now() + deadline;
   boost::asio::steady_timer timer(executor);

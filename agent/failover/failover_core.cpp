@@ -21,33 +21,40 @@ std::optional<Verdict> settle(State& s) {
   if (!s.unsettled) return std::nullopt;
   const CompareAndSwap cas = *s.unsettled;
   if (s.want_read)
-    return Verdict{"settling", {"", "the outcome of a swap is unknown and the arbiter does not answer", std::nullopt}};
-  HAVM_ASSERT(s.reg->epoch == cas.expect.epoch, "a settled swap is forgotten when the register is read");
+    return Verdict{
+        "settling",
+        {"", "the outcome of a swap is unknown and the arbiter does not answer", std::nullopt}};
+  HAVM_ASSERT(s.reg->epoch == cas.expect.epoch,
+              "a settled swap is forgotten when the register is read");
   const bool growing = cas.to.both();
   const bool stream = s.engine && (s.engine->session == SessionState::synced ||
                                    s.engine->session == SessionState::live);
   if (growing && !stream) {
     const RegisterView fence{cas.expect.epoch.next(), Side::self, true, false};
-    return Verdict{"fencing", {"fence-swap",
-                               "the swap to both may still arrive and the stream is gone: raise the epoch so "
-                               "that only one of the two can win",
-                               Action{CompareAndSwap{cas.expect, fence}}}};
+    return Verdict{"fencing",
+                   {"fence-swap",
+                    "the swap to both may still arrive and the stream is gone: raise the epoch so "
+                    "that only one of the two can win",
+                    Action{CompareAndSwap{cas.expect, fence}}}};
   }
-  return Verdict{"settling", {"repeat-swap",
-                              "the register is unchanged, so the swap may still be on its way: repeat it",
-                              Action{cas}}};
+  return Verdict{
+      "settling",
+      {"repeat-swap", "the register is unchanged, so the swap may still be on its way: repeat it",
+       Action{cas}}};
 }
 
-// Rule 12: without an arbiter only a replica that knows itself to be the only one in sync may serve; nobody else
-// can have become owner.
+// Rule 12: without an arbiter only a replica that knows itself to be the only one in sync may
+// serve; nobody else can have become owner.
 Verdict serve_by_record(const State& s) {
   const bool alone = s.engine && s.engine->role == EngineRole::none && !s.engine->failed &&
                      s.engine->in_sync == RecordedSet::self && !s.engine->grow_mark &&
                      s.engine->state == ReplicaState::uptodate &&
                      s.engine->promised_epoch == s.engine->epoch;
-  if (!alone) return {"starting", {"", "waiting for the arbiter: it does not answer", std::nullopt}};
+  if (!alone)
+    return {"starting", {"", "waiting for the arbiter: it does not answer", std::nullopt}};
   return {"taking-over",
-          {"serve", "the arbiter does not answer, but the own record says that no other replica is in sync",
+          {"serve",
+           "the arbiter does not answer, but the own record says that no other replica is in sync",
            Action{EngineServe{s.engine->epoch}}}};
 }
 
@@ -60,7 +67,8 @@ Verdict decide_storage(State& s) {
   if (auto verdict = settle(s)) return *verdict;
   if (s.reg_missing)
     return {"unregistered", {"", "the arbiter knows no register of this VM", std::nullopt}};
-  if (!s.engine) return {"engine-away", {"", "the engine of this node does not answer", std::nullopt}};
+  if (!s.engine)
+    return {"engine-away", {"", "the engine of this node does not answer", std::nullopt}};
   return s.reg->owned() ? decide_owner(s) : decide_standby(s);
 }
 
@@ -79,13 +87,12 @@ void start_action(State& s, const Decision& decision) {
 }  // namespace
 
 Lane lane_of(const Action& action) {
-  return std::visit(Overload{[](const StartVm&) { return Lane::vm; },
-                             [](const ResumeVm&) { return Lane::vm; },
-                             [](const PauseVm&) { return Lane::vm; },
-                             [](const KillVm&) { return Lane::vm; },
-                             [](const ShutdownVm&) { return Lane::vm; },
-                             [](const auto&) { return Lane::storage; }},
-                    action);
+  return std::visit(
+      Overload{[](const StartVm&) { return Lane::vm; }, [](const ResumeVm&) { return Lane::vm; },
+               [](const PauseVm&) { return Lane::vm; }, [](const KillVm&) { return Lane::vm; },
+               [](const ShutdownVm&) { return Lane::vm; },
+               [](const auto&) { return Lane::storage; }},
+      action);
 }
 
 const char* name_of(const Action& action) {
@@ -103,7 +110,8 @@ const char* name_of(const Action& action) {
                [](const RequireLease&) { return "require-lease"; },
                [](const PersistStopped&) { return "persist-stopped"; },
                [](const AskTakeover&) { return "ask-takeover"; },
-               [](const StartVm&) { return "start-vm"; }, [](const ResumeVm&) { return "resume-vm"; },
+               [](const StartVm&) { return "start-vm"; },
+               [](const ResumeVm&) { return "resume-vm"; },
                [](const PauseVm&) { return "pause-vm"; }, [](const KillVm&) { return "kill-vm"; },
                [](const ShutdownVm&) { return "shutdown-vm"; }},
       action);
@@ -113,7 +121,9 @@ Duration lease_wait(const FailoverConfig& config) {
   return config.lease + config.lease / 1'000'000 * config.drift_ppm;
 }
 
-Duration lease_use(const FailoverConfig& config) { return config.lease * 3 / 10; }
+Duration lease_use(const FailoverConfig& config) {
+  return config.lease * 3 / 10;
+}
 
 std::string describe(const State& s, const RegisterView& view) {
   std::string members;

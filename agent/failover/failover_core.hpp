@@ -1,17 +1,20 @@
-// The job of the failover core: decide, for one VM on one node, what to do next, and say why. It is a pure
-// function of what it was told; the daemon, the simulator and the scenario files run it unchanged. Read
-// docs/protocol/failover.md beside it: the rule numbers in reasons and comments are that page's.
+// The job of the failover core: decide, for one VM on one node, what to do next, and say why. It is
+// a pure function of what it was told; the daemon, the simulator and the scenario files run it
+// unchanged. Read docs/protocol/failover.md beside it: the rule numbers in reasons and comments are
+// that page's.
 //
-// How it works: every event changes the knowledge in State (on_event.cpp); then each of two lanes that has
-// nothing under way asks its rules for the next action: `storage` (engine, register; owner_rules.cpp,
-// standby_rules.cpp) and `vm` (hypervisor, guard; vm_rules.cpp). The rules look only at State, so after a crash
-// of the agent the same knowledge leads to the same action.
+// How it works: every event changes the knowledge in State (on_event.cpp); then each of two lanes
+// that has nothing under way asks its rules for the next action: `storage` (engine, register;
+// owner_rules.cpp, standby_rules.cpp) and `vm` (hypervisor, guard; vm_rules.cpp). The rules look
+// only at State, so after a crash of the agent the same knowledge leads to the same action.
 //
 // Invariants
-//  FO-1  The VM is started only on the owner named by the register at the engine's epoch, after the lease wait, and
+//  FO-1  The VM is started only on the owner named by the register at the engine's epoch, after the
+//  lease wait, and
 //        with both nodes in sync only under a grant (rules 9, 10).
-//  FO-2  A swap is settled only by a register whose epoch is greater than the one it expected (rule 5).
-//  FO-3  Promotion: engine promise first, swap after, service last (rule 4); never from a register that does not
+//  FO-2  A swap is settled only by a register whose epoch is greater than the one it expected (rule
+//  5). FO-3  Promotion: engine promise first, swap after, service last (rule 4); never from a
+//  register that does not
 //        name this node in sync, never with a suspect or incomplete replica.
 //  FO-4  Alone only after flush and swap; the engine is told `shrink` only then (rule 3).
 //  FO-5  A grow is swapped only with the mark durable, the stream live and a lease held (rule 7).
@@ -19,7 +22,7 @@
 //  FO-7  A VM found running while the register names the partner is paused, then killed (rule 6).
 #pragma once
 
-#include "agent/failover/failover_types.hpp"
+#include "agent/failover/failover_state.hpp"
 
 namespace havm {
 
@@ -34,8 +37,8 @@ Duration lease_wait(const FailoverConfig& config);
 // 0.3 T: how long after its request a grant lets vCPUs run.
 Duration lease_use(const FailoverConfig& config);
 
-// ---- the rules, one function per lane and role; each returns at most one decision ------------------
-// A decision without an action only sets phase and reason.
+// ---- the rules, one function per lane and role; each returns at most one decision
+// ------------------ A decision without an action only sets phase and reason.
 struct Verdict {
   std::string phase;
   Decision decision;

@@ -1,12 +1,12 @@
-// The job of these types: everything the failover core knows about one VM on one node (State), what can
-// happen to it (Event) and what it may ask for (Action). Data only; the rules are in failover_core.hpp.
+// The job of these types: how the failover core sees the world (views of register, engine, VM and
+// partner), what can happen to a VM (Event) and what the core may ask for (Action). Data only; what
+// the core remembers is State in failover_state.hpp, the rules are in failover_core.hpp.
 // Nodes appear as `self` and `partner`: the core is the same program on both.
 #pragma once
 
 #include <optional>
 #include <string>
 #include <variant>
-#include <vector>
 
 #include "vmrepl/base/clock.hpp"
 #include "vmrepl/base/strong_types.hpp"
@@ -15,7 +15,8 @@ namespace havm {
 
 enum class Side { self, partner };
 
-// The register of the VM as this node sees it: docs/protocol/witness.md. The owner is always in sync.
+// The register of the VM as this node sees it: docs/protocol/witness.md. The owner is always in
+// sync.
 struct RegisterView {
   Epoch epoch;
   Side owner = Side::self;
@@ -42,7 +43,7 @@ struct EngineView {
   bool grow_mark = false;
   bool suspect = false;
   SessionState session = SessionState::none;
-  bool failed = false;  // a disk of this replica failed
+  bool failed = false;     // a disk of this replica failed
   TimePoint granted_at{};  // latest lease this engine may have granted to the partner
   bool operator==(const EngineView&) const = default;
 };
@@ -72,8 +73,9 @@ struct FailoverConfig {
   Duration retry_delay{};       // pace of repeated attempts
 };
 
-// ---- actions --------------------------------------------------------------------------------------
-// Two lanes; at most one action of each is under way. Every action is answered by one Completed event.
+// ---- actions
+// -------------------------------------------------------------------------------------- Two lanes;
+// at most one action of each is under way. Every action is answered by one Completed event.
 enum class Lane { storage, vm };
 
 struct ReadRegister {};
@@ -81,132 +83,102 @@ struct CompareAndSwap {
   RegisterView expect;
   RegisterView to;
 };
-struct EnginePromise { Epoch epoch; };
-struct EngineServe { Epoch epoch; };
+struct EnginePromise {
+  Epoch epoch;
+};
+struct EngineServe {
+  Epoch epoch;
+};
 struct EngineConnect {};
 struct EngineFlush {};
-struct EngineShrink { Epoch epoch; };
-struct EngineGrowPrepare { Epoch epoch; };
-struct EngineGrowCommit { Epoch epoch; };
-struct EngineStandBy { bool outdated = false; };
-struct RequireLease { Epoch epoch; };  // the guard must hold a valid grant, else it fails
-struct PersistStopped { Epoch epoch; };  // durable: this node does not run the VM again at this epoch
-struct AskTakeover { Epoch epoch; };   // tell the partner: stopped here, bound to this epoch
-struct StartVm { Epoch epoch; bool alone = true; };
+struct EngineShrink {
+  Epoch epoch;
+};
+struct EngineGrowPrepare {
+  Epoch epoch;
+};
+struct EngineGrowCommit {
+  Epoch epoch;
+};
+struct EngineStandBy {
+  bool outdated = false;
+};
+struct RequireLease {
+  Epoch epoch;
+};  // the guard must hold a valid grant, else it fails
+struct PersistStopped {
+  Epoch epoch;
+};  // durable: this node does not run the VM again at this epoch
+struct AskTakeover {
+  Epoch epoch;
+};  // tell the partner: stopped here, bound to this epoch
+struct StartVm {
+  Epoch epoch;
+  bool alone = true;
+};
 struct ResumeVm {};
-struct PauseVm {};                     // SIGSTOP confirmed by the guard, not taken back by renewals
-struct KillVm {};                      // SIGKILL by pidfd, confirmed
-struct ShutdownVm {};                  // asks the guest
+struct PauseVm {};     // SIGSTOP confirmed by the guard, not taken back by renewals
+struct KillVm {};      // SIGKILL by pidfd, confirmed
+struct ShutdownVm {};  // asks the guest
 
-using Action =
-    std::variant<ReadRegister, CompareAndSwap, EnginePromise, EngineServe, EngineConnect, EngineFlush,
-                 EngineShrink, EngineGrowPrepare, EngineGrowCommit, EngineStandBy, RequireLease,
-                 PersistStopped, AskTakeover, StartVm, ResumeVm, PauseVm, KillVm, ShutdownVm>;
+using Action = std::variant<ReadRegister, CompareAndSwap, EnginePromise, EngineServe, EngineConnect,
+                            EngineFlush, EngineShrink, EngineGrowPrepare, EngineGrowCommit,
+                            EngineStandBy, RequireLease, PersistStopped, AskTakeover, StartVm,
+                            ResumeVm, PauseVm, KillVm, ShutdownVm>;
 
 Lane lane_of(const Action& action);
 const char* name_of(const Action& action);
 
-// ---- events ---------------------------------------------------------------------------------------
+// ---- events
+// ---------------------------------------------------------------------------------------
 struct Tick {};
-struct EngineChanged { std::optional<EngineView> view; };  // nullopt: not running or not answering
-struct VmChanged { VmState state = VmState::unknown; };
+struct EngineChanged {
+  std::optional<EngineView> view;
+};  // nullopt: not running or not answering
+struct VmChanged {
+  VmState state = VmState::unknown;
+};
 // The VM ended by itself or by hand: only a `crash` is repaired by a restart.
-struct VmEnded { bool crash = false; };
-struct PartnerHeard {};               // a heartbeat whose counter advanced
-struct PartnerSilent {};              // all heartbeats silent for peer_timeout, by two live readings
-struct PartnerReported { std::optional<PartnerReport> report; };  // nullopt: the partner was rebooted
-struct TakeoverAsked { Epoch epoch; };  // proof: the partner stopped the VM, bound to this epoch
-struct LeaseGranted { TimePoint sent; };  // by the partner's engine or the arbiter; when it was requested
+struct VmEnded {
+  bool crash = false;
+};
+struct PartnerHeard {};   // a heartbeat whose counter advanced
+struct PartnerSilent {};  // all heartbeats silent for peer_timeout, by two live readings
+struct PartnerReported {
+  std::optional<PartnerReport> report;
+};  // nullopt: the partner was rebooted
+struct TakeoverAsked {
+  Epoch epoch;
+};  // proof: the partner stopped the VM, bound to this epoch
+struct LeaseGranted {
+  TimePoint sent;
+};  // by the partner's engine or the arbiter; when it was requested
 enum class Wish { start, shutdown, destroy, failover };
-struct Requested { Wish wish; };
-struct DesiredChanged { Desired desired; };  // the owner told us what the administrator wants
+struct Requested {
+  Wish wish;
+};
+struct DesiredChanged {
+  Desired desired;
+};  // the owner told us what the administrator wants
 
 // The answer to the action of one lane.
 struct Completed {
   Lane lane = Lane::storage;
-  enum class Outcome { ok, failed, unknown } outcome = Outcome::ok;  // unknown: no answer to a CAS or read
+  enum class Outcome {
+    ok,
+    failed,
+    unknown
+  } outcome = Outcome::ok;  // unknown: no answer to a CAS or read
   std::string error;
-  std::optional<RegisterView> register_view;  // read, CAS: the present register (nullopt: it does not exist)
-  bool applied = false;                       // CAS
-  std::optional<TimePoint> partner_granted_at;  // CAS, read: the arbiter's latest grant to the partner
+  std::optional<RegisterView>
+      register_view;     // read, CAS: the present register (nullopt: it does not exist)
+  bool applied = false;  // CAS
+  std::optional<TimePoint>
+      partner_granted_at;  // CAS, read: the arbiter's latest grant to the partner
 };
 
 using Event = std::variant<Tick, EngineChanged, VmChanged, VmEnded, PartnerHeard, PartnerSilent,
-                           PartnerReported, TakeoverAsked, LeaseGranted, Requested, DesiredChanged, Completed>;
-
-// ---- decisions ------------------------------------------------------------------------------------
-// One decision: what is done and why, one sentence. `kind` is a word for programs ("cas-won", …).
-struct Decision {
-  std::string kind;
-  std::string reason;
-  std::optional<Action> action;
-};
-
-struct Promotion {
-  Epoch epoch;                 // promised, then swapped
-  RegisterView from;           // what the swap expects
-  bool promised = false;
-  bool proven = false;         // the old owner said "stopped" at from.epoch
-};
-
-struct Handover {
-  Epoch epoch;
-  TimePoint since{};
-  bool persisted = false;
-  TimePoint asked_at{};
-  bool asked = false;
-  bool flushed = false;  // the own replica is durable, should the partner not take over
-};
-
-struct State {
-  FailoverConfig config;
-  TimePoint now{};
-  TimePoint born{};  // when this agent took up the VM
-
-  std::optional<RegisterView> reg;  // last successful read or CAS answer
-  TimePoint reg_read_at{};
-  bool reg_missing = false;
-  bool want_read = true;
-  std::optional<TimePoint> arbiter_granted_partner_at;
-
-  std::optional<EngineView> engine;
-  VmState vm = VmState::unknown;
-  Desired desired = Desired::off;
-
-  bool partner_alive = false;
-  bool partner_seen = false;  // heard at least once since this agent started
-  bool partner_silent = false;  // silent long enough to be lost
-  TimePoint partner_silent_at{};
-  std::optional<PartnerReport> partner;
-
-  std::optional<TimePoint> lease_sent;  // newest grant held, counted from its request
-  std::optional<CompareAndSwap> unsettled;
-  std::optional<Promotion> promotion;
-  std::optional<Epoch> proven_epoch;  // owned since a proof of stop: no lease wait at this epoch
-  bool lease_waited = false;
-  std::optional<Handover> handover;
-  std::optional<Epoch> stopped_epoch;  // durable: said "stopped" at this epoch
-  std::optional<Epoch> takeover_proof;
-  bool takeover_wanted = false;  // a person asked this node to take over
-  bool flushed_for_shrink = false;
-  bool lease_required = false;  // the guard confirmed a lease for the grow that is being prepared
-  std::optional<Wish> wish;     // shutdown or destroy, not yet carried out
-  bool vm_paused_by_us = false;
-  bool vm_crashed = false;
-  int crash_restarts = 0;
-
-  std::optional<Action> storage_pending;
-  std::optional<Action> vm_pending;
-  TimePoint storage_retry_at{};
-  TimePoint read_retry_at{};
-  TimePoint vm_retry_at{};
-  std::string phase = "starting";
-  std::string reason = "this node has just taken up the VM";
-};
-
-// What step() returns: the decisions in the order in which they must be executed.
-struct StepResult {
-  std::vector<Decision> decisions;
-};
+                           PartnerReported, TakeoverAsked, LeaseGranted, Requested, DesiredChanged,
+                           Completed>;
 
 }  // namespace havm

@@ -11,7 +11,8 @@ void note(Notes& notes, std::string kind, std::string reason) {
   notes.push_back({std::move(kind), std::move(reason), std::nullopt});
 }
 
-// ---- the register -----------------------------------------------------------------------------------
+// ---- the register
+// -----------------------------------------------------------------------------------
 
 void promotion_ended(State& s, Notes& notes) {
   const Promotion won = *s.promotion;
@@ -26,7 +27,8 @@ void learn_register(State& s, const RegisterView& view, Notes& notes) {
   s.reg_missing = false;
   if (s.reg && view.epoch < s.reg->epoch) {
     note(notes, "register-went-back",
-         "the arbiter shows " + describe(s, view) + " but this node has seen " + describe(s, *s.reg) +
+         "the arbiter shows " + describe(s, view) + " but this node has seen " +
+             describe(s, *s.reg) +
              ": it is not believed; was the arbiter restored from an old copy?");
     return;
   }
@@ -68,7 +70,8 @@ void swap_answer(State& s, const CompareAndSwap& cas, const Completed& done, Not
     note(notes, "shrunk", "this node goes on alone: " + describe(s, cas.to));
 }
 
-// ---- answers to actions -----------------------------------------------------------------------------
+// ---- answers to actions
+// -----------------------------------------------------------------------------
 
 void promise_answer(State& s, const Completed& done, Notes& notes) {
   if (!s.promotion) return;
@@ -90,7 +93,8 @@ void storage_answer(State& s, const Completed& done, Notes& notes) {
   s.storage_pending.reset();
   const bool ok = done.outcome == Completed::Outcome::ok;
   if (std::holds_alternative<ReadRegister>(action)) return register_answer(s, done, notes);
-  if (const auto* cas = std::get_if<CompareAndSwap>(&action)) return swap_answer(s, *cas, done, notes);
+  if (const auto* cas = std::get_if<CompareAndSwap>(&action))
+    return swap_answer(s, *cas, done, notes);
   if (std::holds_alternative<EnginePromise>(action)) return promise_answer(s, done, notes);
   if (!ok) {
     s.storage_retry_at = s.now + s.config.retry_delay;
@@ -103,7 +107,8 @@ void storage_answer(State& s, const Completed& done, Notes& notes) {
   }
   if (std::holds_alternative<RequireLease>(action)) s.lease_required = true;
   if (std::holds_alternative<EngineShrink>(action)) s.flushed_for_shrink = false;
-  if (std::holds_alternative<EngineConnect>(action)) s.storage_retry_at = s.now + s.config.retry_delay;
+  if (std::holds_alternative<EngineConnect>(action))
+    s.storage_retry_at = s.now + s.config.retry_delay;
   if (std::holds_alternative<EngineGrowPrepare>(action)) s.lease_required = false;
   if (const auto* stopped = std::get_if<PersistStopped>(&action)) {
     s.stopped_epoch = stopped->epoch;
@@ -131,7 +136,7 @@ void vm_answer(State& s, const Completed& done, Notes& notes) {
   s.vm_pending.reset();
   const bool ok = done.outcome == Completed::Outcome::ok;
   s.vm_retry_at = s.now + (ok && !std::holds_alternative<ResumeVm>(action) ? Duration::zero()
-                                                                             : s.config.retry_delay);
+                                                                           : s.config.retry_delay);
   if (std::holds_alternative<StartVm>(action)) return start_answer(s, done, notes);
   if (!ok) return note(notes, "failed", std::string(name_of(action)) + ": " + done.error);
   if (std::holds_alternative<ShutdownVm>(action)) s.wish.reset();
@@ -147,7 +152,8 @@ void vm_answer(State& s, const Completed& done, Notes& notes) {
   }
 }
 
-// ---- one overload per event -------------------------------------------------------------------------
+// ---- one overload per event
+// -------------------------------------------------------------------------
 
 void on(State&, const Tick&, Notes&) {}
 
@@ -160,7 +166,8 @@ void on(State& s, const EngineChanged& e, Notes& notes) {
   }
   const bool was_synced = s.engine && s.engine->session == SessionState::synced;
   const bool is_synced = e.view && e.view->session == SessionState::synced;
-  if (is_synced && !was_synced) note(notes, "synced", "the partner's replica is complete and durable");
+  if (is_synced && !was_synced)
+    note(notes, "synced", "the partner's replica is complete and durable");
   if (!is_synced) s.lease_required = false;
   if (is_live || is_synced) s.flushed_for_shrink = false;
   const bool restarted = s.engine && s.engine->role == EngineRole::owner &&
@@ -186,11 +193,13 @@ void on(State& s, const VmEnded& e, Notes& notes) {
     return;
   }
   s.desired = Desired::off;
-  note(notes, "stay-off", "the VM was shut down from inside or by hand: it stays off until it is started");
+  note(notes, "stay-off",
+       "the VM was shut down from inside or by hand: it stays off until it is started");
 }
 
 void on(State& s, const PartnerHeard&, Notes& notes) {
-  if (!s.partner_alive && s.partner_seen) note(notes, "partner-back", s.config.partner + " is heard again");
+  if (!s.partner_alive && s.partner_seen)
+    note(notes, "partner-back", s.config.partner + " is heard again");
   s.partner_alive = true;
   s.partner_seen = true;
   s.partner_silent = false;
@@ -203,18 +212,22 @@ void on(State& s, const PartnerSilent&, Notes& notes) {
   s.partner_silent = true;
   s.partner_silent_at = s.now;
   s.want_read = true;
-  note(notes, "partner-lost", "no heartbeat of " + s.config.partner + " on any link for " +
-                                  std::to_string(to_ms(s.config.peer_timeout)) + " ms");
+  note(notes, "partner-lost",
+       "no heartbeat of " + s.config.partner + " on any link for " +
+           std::to_string(to_ms(s.config.peer_timeout)) + " ms");
 }
 
-void on(State& s, const PartnerReported& e, Notes&) { s.partner = e.report; }
+void on(State& s, const PartnerReported& e, Notes&) {
+  s.partner = e.report;
+}
 
 void on(State& s, const TakeoverAsked& e, Notes& notes) {
   if (s.takeover_proof == e.epoch || (s.reg && s.reg->epoch > e.epoch)) return;
   s.takeover_proof = e.epoch;
   s.want_read = true;
-  note(notes, "takeover-asked", s.config.partner + " stopped the VM at epoch " +
-                                    std::to_string(e.epoch.value) + " and asks this node to take over");
+  note(notes, "takeover-asked",
+       s.config.partner + " stopped the VM at epoch " + std::to_string(e.epoch.value) +
+           " and asks this node to take over");
 }
 
 void on(State& s, const LeaseGranted& e, Notes&) {
@@ -236,8 +249,10 @@ void on(State& s, const Requested& e, Notes& notes) {
       return note(notes, "wish", "the administrator wants the VM to stop");
     case Wish::failover:
       if (s.reg && s.reg->owned()) {
-        if (!s.reg->both() || !s.engine || s.engine->session != SessionState::live || !s.partner_alive)
-          return note(notes, "refused", s.config.partner + " is not in sync or not there: it cannot take over");
+        if (!s.reg->both() || !s.engine || s.engine->session != SessionState::live ||
+            !s.partner_alive)
+          return note(notes, "refused",
+                      s.config.partner + " is not in sync or not there: it cannot take over");
         s.handover = Handover{s.reg->epoch, s.now, false, {}, false, false};
         return note(notes, "wish", "the administrator asks for a failover to " + s.config.partner);
       }

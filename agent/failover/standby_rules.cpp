@@ -18,9 +18,12 @@ Verdict act(std::string phase, std::string kind, std::string reason, Action acti
 // Rule 6: this node was owner and is no longer.
 Verdict step_down(State& s) {
   if (s.vm != VmState::off)
-    return wait("deposed", "the register names " + s.config.partner + ": stopping the VM on this node");
-  return act("deposed", "stand-by", "the register names " + s.config.partner + ": close the disks, this replica is outdated",
-             EngineStandBy{true});
+    return wait("deposed",
+                "the register names " + s.config.partner + ": stopping the VM on this node");
+  return act(
+      "deposed", "stand-by",
+      "the register names " + s.config.partner + ": close the disks, this replica is outdated",
+      EngineStandBy{true});
 }
 
 // Empty when this node could promote itself now, else why not.
@@ -35,9 +38,11 @@ std::string obstacle(const State& s) {
 
 // Why this node should take the VM over; empty: it should not.
 std::string motive(const State& s) {
-  if (s.takeover_proof == s.reg->epoch) return s.config.partner + " stopped the VM at this epoch and asks for it";
+  if (s.takeover_proof == s.reg->epoch)
+    return s.config.partner + " stopped the VM at this epoch and asks for it";
   if (!s.partner_silent || s.engine->session == SessionState::secondary) return {};
-  if (s.takeover_wanted) return "the administrator asks for it and " + s.config.partner + " is lost";
+  if (s.takeover_wanted)
+    return "the administrator asks for it and " + s.config.partner + " is lost";
   if (s.config.automatic && s.desired == Desired::running) return s.config.partner + " is lost";
   return {};
 }
@@ -55,7 +60,8 @@ Verdict go_on_promoting(State& s) {
   }
   if (!p.promised)
     return act("promoting", "promise",
-               "reject the old owner and grant it no more leases before touching the register", EnginePromise{p.epoch});
+               "reject the old owner and grant it no more leases before touching the register",
+               EnginePromise{p.epoch});
   return act("promoting", "promote-swap", "take the VM over in the register",
              CompareAndSwap{p.from, {p.epoch, Side::self, true, false}});
 }
@@ -64,7 +70,8 @@ Verdict consider_promotion(State& s) {
   const std::string why = motive(s);
   if (why.empty()) {
     if (s.partner_silent && !s.config.automatic)
-      return wait("standby", s.config.partner + " is lost; the policy leaves the failover to a person");
+      return wait("standby",
+                  s.config.partner + " is lost; the policy leaves the failover to a person");
     return wait("standby", s.config.partner + " owns the VM");
   }
   if (const std::string why_not = obstacle(s); !why_not.empty())
@@ -77,7 +84,9 @@ Verdict consider_promotion(State& s) {
   if (!proven && owner_seen_by_arbiter(s)) {
     s.want_read = true;
     s.storage_retry_at = s.now + s.config.retry_delay;
-    return wait("standby", s.config.partner + " is silent here but renews its lease at the arbiter: the incumbent wins");
+    return wait("standby",
+                s.config.partner +
+                    " is silent here but renews its lease at the arbiter: the incumbent wins");
   }
   const EngineView& e = *s.engine;
   const Epoch epoch = std::max({s.reg->epoch, e.epoch, e.promised_epoch}).next();
@@ -89,7 +98,8 @@ Verdict consider_promotion(State& s) {
 }  // namespace
 
 Verdict decide_standby(State& s) {
-  HAVM_ASSERT(s.reg && !s.reg->owned() && s.engine, "the standby's rules need the register and the engine");
+  HAVM_ASSERT(s.reg && !s.reg->owned() && s.engine,
+              "the standby's rules need the register and the engine");
   const EngineView& e = *s.engine;
   if (e.role == EngineRole::owner) {
     if (s.reg->epoch >= e.epoch) return step_down(s);
@@ -99,7 +109,8 @@ Verdict decide_standby(State& s) {
   if (s.promotion) return go_on_promoting(s);
   const bool left_behind = !s.reg->self_in_sync && s.reg->epoch > e.promised_epoch;
   if (left_behind && e.state == ReplicaState::uptodate)
-    return act("standby", "stand-by", s.config.partner + " went on alone: this replica is outdated", EngineStandBy{true});
+    return act("standby", "stand-by", s.config.partner + " went on alone: this replica is outdated",
+               EngineStandBy{true});
   return consider_promotion(s);
 }
 

@@ -1,6 +1,7 @@
 #include "agent/liveness/heartbeat_driver.hpp"
 
 #include <array>
+
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/buffer.hpp>
 #include <boost/asio/ip/address.hpp>
@@ -42,7 +43,10 @@ std::optional<Heartbeat> decode(const std::string& text, const HeartbeatConfig& 
 
 struct HeartbeatDriver::Shared {
   Shared(asio::any_io_executor ex, HeartbeatConfig c, Changed f)
-      : executor(ex), config(std::move(c)), changed(std::move(f)), liveness(config.liveness, BootClock::now()),
+      : executor(ex),
+        config(std::move(c)),
+        changed(std::move(f)),
+        liveness(config.liveness, BootClock::now()),
         timer(ex) {}
 
   asio::any_io_executor executor;
@@ -52,7 +56,8 @@ struct HeartbeatDriver::Shared {
   asio::steady_timer timer;
   std::vector<udp::socket> sockets;
   std::vector<udp::endpoint> targets;
-  // Starts at the boot time so that a restarted agent of the same boot goes on above its old counters.
+  // Starts at the boot time so that a restarted agent of the same boot goes on above its old
+  // counters.
   std::uint64_t counter = static_cast<std::uint64_t>(to_ns(BootClock::now()));
   bool stopped = false;
 
@@ -62,19 +67,22 @@ struct HeartbeatDriver::Shared {
 };
 
 Result<std::unique_ptr<HeartbeatDriver>> HeartbeatDriver::start(asio::any_io_executor executor,
-                                                                HeartbeatConfig config, Changed changed) {
+                                                                HeartbeatConfig config,
+                                                                Changed changed) {
   auto shared = std::make_shared<Shared>(executor, std::move(config), std::move(changed));
   const HeartbeatConfig& c = shared->config;
   for (std::size_t i = 0; i < c.own_links.size(); ++i) {
     boost::system::error_code ec;
     const auto own = asio::ip::make_address(c.own_links[i], ec);
-    if (ec) return Error("link address " + c.own_links[i] + " of node " + c.node + " is no IP address");
+    if (ec)
+      return Error("link address " + c.own_links[i] + " of node " + c.node + " is no IP address");
     udp::socket socket(executor);
     socket.open(own.is_v6() ? udp::v6() : udp::v4(), ec);
     if (!ec) socket.bind(udp::endpoint(own, c.port), ec);
     if (ec)
-      return Error("cannot listen for heartbeats on " + c.own_links[i] + " UDP port " + std::to_string(c.port) +
-                       ": " + ec.message() + "; is the address up on this host and the port free?",
+      return Error("cannot listen for heartbeats on " + c.own_links[i] + " UDP port " +
+                       std::to_string(c.port) + ": " + ec.message() +
+                       "; is the address up on this host and the port free?",
                    ec.value());
     shared->sockets.push_back(std::move(socket));
     shared->targets.emplace_back(asio::ip::make_address(c.partner_links[i]), c.port);
@@ -94,7 +102,9 @@ HeartbeatDriver::~HeartbeatDriver() {
   }
 }
 
-const PeerLiveness& HeartbeatDriver::liveness() const { return shared_->liveness; }
+const PeerLiveness& HeartbeatDriver::liveness() const {
+  return shared_->liveness;
+}
 
 asio::awaitable<void> HeartbeatDriver::send_loop(std::shared_ptr<Shared> shared) {
   while (!shared->stopped) {
@@ -115,20 +125,24 @@ asio::awaitable<void> HeartbeatDriver::send_loop(std::shared_ptr<Shared> shared)
   }
 }
 
-asio::awaitable<void> HeartbeatDriver::receive_loop(std::shared_ptr<Shared> shared, std::size_t link) {
+asio::awaitable<void> HeartbeatDriver::receive_loop(std::shared_ptr<Shared> shared,
+                                                    std::size_t link) {
   std::array<char, datagram_bytes_max> bytes{};
   udp::endpoint from;
   while (!shared->stopped) {
-    auto received = co_await shared->sockets[link].async_receive_from(asio::buffer(bytes), from, as_result);
+    auto received =
+        co_await shared->sockets[link].async_receive_from(asio::buffer(bytes), from, as_result);
     if (shared->stopped) co_return;
-    if (std::get<0>(received)) {  // ICMP errors and the like: the pace of the sender bounds this loop
+    if (std::get<0>(
+            received)) {  // ICMP errors and the like: the pace of the sender bounds this loop
       asio::steady_timer pause(shared->executor, shared->config.interval);
       co_await pause.async_wait(as_result);
       continue;
     }
     const std::string text(bytes.data(), std::get<1>(received));
     if (const auto beat = decode(text, shared->config))
-      shared->tell(shared->liveness.heartbeat(link, beat->boot_id, beat->counter, BootClock::now()));
+      shared->tell(
+          shared->liveness.heartbeat(link, beat->boot_id, beat->counter, BootClock::now()));
   }
 }
 

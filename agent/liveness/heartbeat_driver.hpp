@@ -1,16 +1,18 @@
-// The job of HeartbeatDriver: send this node's heartbeat on every link at a fixed pace and feed what arrives from the
-// partner into PeerLiveness. UDP, one small JSON datagram (docs/protocol/peer.md); one driver per pair of nodes.
-// One thread: the executor given. Runs until destroyed.
+// The job of HeartbeatDriver: send this node's heartbeat on every link at a fixed pace and feed
+// what arrives from the partner into PeerLiveness. UDP, one small JSON datagram
+// (docs/protocol/peer.md); one driver per pair of nodes. One thread: the executor given. Runs until
+// destroyed.
 #pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
 
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/ip/udp.hpp>
 #include <boost/asio/steady_timer.hpp>
-#include <functional>
-#include <memory>
-#include <string>
-#include <vector>
 
 #include "agent/liveness/peer_liveness_core.hpp"
 #include "vmrepl/base/result.hpp"
@@ -44,7 +46,8 @@ class HeartbeatDriver {
   struct Shared;
   explicit HeartbeatDriver(std::shared_ptr<Shared> shared) : shared_(std::move(shared)) {}
   static boost::asio::awaitable<void> send_loop(std::shared_ptr<Shared> shared);
-  static boost::asio::awaitable<void> receive_loop(std::shared_ptr<Shared> shared, std::size_t link);
+  static boost::asio::awaitable<void> receive_loop(std::shared_ptr<Shared> shared,
+                                                   std::size_t link);
 
   std::shared_ptr<Shared> shared_;
 };

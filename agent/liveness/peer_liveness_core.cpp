@@ -5,12 +5,16 @@
 namespace havm {
 
 PeerLiveness::PeerLiveness(LivenessConfig config, TimePoint now)
-    : config_(config), started_at_(now), last_tick_(now), last_heard_(now), link_heard_(config.links) {
+    : config_(config),
+      started_at_(now),
+      last_tick_(now),
+      last_heard_(now),
+      link_heard_(config.links) {
   HAVM_ASSERT(config_.timeout > config_.tick, "a timeout spans several ticks");
 }
 
-LivenessChange PeerLiveness::heartbeat(std::size_t link, const std::string& boot_id, std::uint64_t counter,
-                                       TimePoint now) {
+LivenessChange PeerLiveness::heartbeat(std::size_t link, const std::string& boot_id,
+                                       std::uint64_t counter, TimePoint now) {
   HAVM_ASSERT(link < link_heard_.size(), "a heartbeat arrives on a configured link");
   const bool rebooted = !boot_id_.empty() && boot_id != boot_id_;
   if (boot_id == boot_id_) {

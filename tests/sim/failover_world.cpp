@@ -39,7 +39,8 @@ Completed failed(Lane lane, std::string why) {
 
 }  // namespace
 
-FailoverWorld::FailoverWorld(std::uint64_t seed, Mutation mutation) : random_(seed), mutation_(mutation) {
+FailoverWorld::FailoverWorld(std::uint64_t seed, Mutation mutation)
+    : random_(seed), mutation_(mutation) {
   reg_ = {Epoch(1), 0, {true, false}};
   now_ = TimePoint(std::chrono::seconds(1000));
   for (int n = 0; n < 2; ++n) {
@@ -55,8 +56,12 @@ Duration FailoverWorld::delay(int max_ms) {
 }
 
 void FailoverWorld::log(int n, const std::string& text) {
-  timeline_.push_back(std::to_string(to_ms(now_ - TimePoint(std::chrono::seconds(1000)))) + " ms  " +
-                      (n == 0 ? "a" : n == 1 ? "b" : "-") + "  " + text);
+  timeline_.push_back(std::to_string(to_ms(now_ - TimePoint(std::chrono::seconds(1000)))) +
+                      " ms  " +
+                      (n == 0   ? "a"
+                       : n == 1 ? "b"
+                                : "-") +
+                      "  " + text);
   if (timeline_.size() > timeline_lines_max) timeline_.pop_front();
 }
 
@@ -67,11 +72,13 @@ void FailoverWorld::violation(const std::string& text) {
 
 std::string FailoverWorld::timeline() const {
   std::string all;
-  for (const std::string& line : timeline_) all += line + "\n";
+  for (const std::string& line : timeline_)
+    all += line + "\n";
   return all;
 }
 
-// ---- views ------------------------------------------------------------------------------------------
+// ---- views
+// ------------------------------------------------------------------------------------------
 
 WorldRegister FailoverWorld::absolute(int n, const RegisterView& v) const {
   WorldRegister r{v.epoch, v.owned() ? n : 1 - n, {}};
@@ -81,8 +88,8 @@ WorldRegister FailoverWorld::absolute(int n, const RegisterView& v) const {
 }
 
 RegisterView FailoverWorld::relative(int n, const WorldRegister& r) const {
-  return {r.epoch, r.owner == n ? Side::self : Side::partner, r.in_sync.at(static_cast<std::size_t>(n)),
-          r.in_sync.at(static_cast<std::size_t>(1 - n))};
+  return {r.epoch, r.owner == n ? Side::self : Side::partner,
+          r.in_sync.at(static_cast<std::size_t>(n)), r.in_sync.at(static_cast<std::size_t>(1 - n))};
 }
 
 EngineView FailoverWorld::engine_view(int n) const {
@@ -111,8 +118,10 @@ bool FailoverWorld::running(int n) const {
 }
 
 bool FailoverWorld::protected_and_running() const {
-  return violations_.empty() && node(0).powered && node(1).powered && !links_cut_ && reg_.in_sync[0] && reg_.in_sync[1] && session_.up && session_.state == SessionState::live &&
-         running(reg_.owner) && !node(1 - reg_.owner).vm_exists;
+  return violations_.empty() && node(0).powered && node(1).powered && !links_cut_ &&
+         reg_.in_sync[0] && reg_.in_sync[1] && session_.up &&
+         session_.state == SessionState::live && running(reg_.owner) &&
+         !node(1 - reg_.owner).vm_exists;
 }
 
 bool FailoverWorld::needs_lease(int n) const {
@@ -120,7 +129,8 @@ bool FailoverWorld::needs_lease(int n) const {
   return !(e.in_sync == RecordedSet::self && !e.grow_mark);
 }
 
-// ---- faults -----------------------------------------------------------------------------------------
+// ---- faults
+// -----------------------------------------------------------------------------------------
 
 void FailoverWorld::close_session() {
   session_.up = false;
@@ -194,11 +204,13 @@ void FailoverWorld::heal() {
   }
 }
 
-// ---- the run ----------------------------------------------------------------------------------------
+// ---- the run
+// ----------------------------------------------------------------------------------------
 
 void FailoverWorld::run_for(Duration duration) {
   const TimePoint end = now_ + duration;
-  while (now_ < end && violations_.empty()) tick();
+  while (now_ < end && violations_.empty())
+    tick();
 }
 
 void FailoverWorld::tick() {
@@ -222,7 +234,8 @@ void FailoverWorld::tick() {
     cut_ = {};
     alone_cut_ = false;
   }
-  for (InFlight& flight : due) arrive(std::move(flight));
+  for (InFlight& flight : due)
+    arrive(std::move(flight));
   for (int n = 0; n < 2; ++n) {
     if (!node(n).agent_up) continue;
     heartbeats(n);
@@ -237,7 +250,8 @@ void FailoverWorld::deliver(int n, const Event& event) {
   SimNode& s = node(n);
   for (Decision& d : step(s.core, now_, event).decisions) {
     log(n, d.kind + ": " + d.reason);
-    if (d.kind == "grace-shrink") alone_cut_ = true;  // stated: unflushed writes may be lost (rule 8)
+    if (d.kind == "grace-shrink")
+      alone_cut_ = true;  // stated: unflushed writes may be lost (rule 8)
     if (d.action) send(n, *d.action);
   }
   s.desired = s.core.desired;
@@ -328,7 +342,8 @@ void FailoverWorld::guest(int n) {
   if (partner_needed && !stream) return;
   e.data = ++acked_;
   if (stream && session_.state != SessionState::syncing &&
-      !(mutation_ == Mutation::ack_without_partner && std::uniform_int_distribution<int>(0, 1)(random_) == 0))
+      !(mutation_ == Mutation::ack_without_partner &&
+        std::uniform_int_distribution<int>(0, 1)(random_) == 0))
     node(1 - n).engine.data = e.data;
   if (std::uniform_int_distribution<int>(0, 9)(random_) != 0) return;
   e.durable = e.data;
@@ -336,7 +351,8 @@ void FailoverWorld::guest(int n) {
   flushed_ = acked_;
 }
 
-// ---- actions ----------------------------------------------------------------------------------------
+// ---- actions
+// ----------------------------------------------------------------------------------------
 
 void FailoverWorld::send(int n, const Action& action) {
   InFlight f;
@@ -367,8 +383,10 @@ void FailoverWorld::arrive(InFlight f) {
   }
   const bool reachable = !arbiter_cut_.at(static_cast<std::size_t>(f.node)) && s.powered;
   if (arbiter_action(f.action)) {
-    if (reachable || f.lost) f.answer = execute(f.node, f.action);
-    else f.answer.outcome = Completed::Outcome::unknown;
+    if (reachable || f.lost)
+      f.answer = execute(f.node, f.action);
+    else
+      f.answer.outcome = Completed::Outcome::unknown;
   } else if (s.powered) {
     f.answer = execute(f.node, f.action);
   } else {
@@ -403,7 +421,8 @@ void FailoverWorld::check_start(int n) {
   const long data = node(n).engine.data;
   const bool single_fault = !alone_cut_ && !(cut_[0] && cut_[1]);
   if (data < flushed_) violation("G2: the VM starts on a replica that misses flushed writes");
-  if (data < acked_ && single_fault) violation("G1: the VM starts on a replica that misses completed writes");
+  if (data < acked_ && single_fault)
+    violation("G1: the VM starts on a replica that misses completed writes");
   acked_ = data;
 }
 
@@ -490,7 +509,8 @@ Completed FailoverWorld::execute_engine(int n, const Action& action) {
     return ok;
   }
   if (std::holds_alternative<EngineGrowPrepare>(action)) {
-    if (!session_.up || session_.state != SessionState::synced) return failed(Lane::storage, "not synced");
+    if (!session_.up || session_.state != SessionState::synced)
+      return failed(Lane::storage, "not synced");
     e.grow_mark = true;
     return ok;
   }

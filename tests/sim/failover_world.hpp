@@ -1,6 +1,7 @@
-// The job of FailoverWorld: two nodes, their engines and guards, an arbiter and a network, modelled just deep
-// enough to run the production failover core of both nodes against faults, on a virtual clock. A run is a
-// function of its seed. The checkers inside are independent of the core: they look at replicas and vCPUs only.
+// The job of FailoverWorld: two nodes, their engines and guards, an arbiter and a network, modelled
+// just deep enough to run the production failover core of both nodes against faults, on a virtual
+// clock. A run is a function of its seed. The checkers inside are independent of the core: they
+// look at replicas and vCPUs only.
 #pragma once
 
 #include <array>
@@ -47,9 +48,9 @@ struct SimNode {
   bool powered = true;
   bool agent_up = true;
   bool vm_exists = false;
-  bool vm_io_error = false;   // paused by libvirt because its disk went away
+  bool vm_io_error = false;  // paused by libvirt because its disk went away
   bool guard_stopped = false;
-  bool must_stop = false;     // guard `stop`
+  bool must_stop = false;  // guard `stop`
   TimePoint guard_stopped_at{};
   std::optional<TimePoint> lease_sent;
   std::optional<Epoch> stopped_epoch;  // durable
@@ -65,17 +66,23 @@ struct SimNode {
 struct InFlight {
   TimePoint at{};
   int node = 0;
-  int boot = 0;        // of the agent that sent it
+  int boot = 0;  // of the agent that sent it
   Action action;
-  bool answered = false;   // phase 2: the effect took place, the answer travels
-  bool lost = false;       // the answer never arrives
+  bool answered = false;  // phase 2: the effect took place, the answer travels
+  bool lost = false;      // the answer never arrives
   Completed answer;
 };
 
 class FailoverWorld {
  public:
   // What a broken variant of the rules leaves out, to show that the checkers notice.
-  enum class Mutation { none, ack_without_partner, ack_before_shrink, ack_alone_while_growing, no_lease_wait };
+  enum class Mutation {
+    none,
+    ack_without_partner,
+    ack_before_shrink,
+    ack_alone_while_growing,
+    no_lease_wait
+  };
 
   explicit FailoverWorld(std::uint64_t seed, Mutation mutation = Mutation::none);
 
@@ -136,8 +143,8 @@ class FailoverWorld {
   WorldRegister reg_;
   std::array<std::optional<TimePoint>, 2> granted_;
   std::deque<InFlight> flights_;
-  long acked_ = 0;    // newest write whose completion the guest saw
-  long flushed_ = 0;  // … that a completed flush covers
+  long acked_ = 0;             // newest write whose completion the guest saw
+  long flushed_ = 0;           // … that a completed flush covers
   std::array<bool, 2> cut_{};  // power cuts since the VM was last protected
   bool alone_cut_ = false;
   std::vector<std::string> violations_;

@@ -1,9 +1,10 @@
-// Random faults against the production failover core; see failover_world.hpp. One seed replays exactly.
+// Random faults against the production failover core; see failover_world.hpp. One seed replays
+// exactly.
 #include "tests/sim/failover_world.hpp"
 
-#include <gtest/gtest.h>
-
 #include <cstdlib>
+
+#include <gtest/gtest.h>
 
 namespace havm::sim {
 namespace {
@@ -14,7 +15,8 @@ using Mutation = FailoverWorld::Mutation;
 
 void settle(FailoverWorld& world) {
   world.heal();
-  for (int i = 0; i < 240 && !world.protected_and_running(); ++i) world.run_for(milliseconds(500));
+  for (int i = 0; i < 240 && !world.protected_and_running(); ++i)
+    world.run_for(milliseconds(500));
 }
 
 std::uint64_t seeds() {
@@ -27,19 +29,29 @@ std::uint64_t first_seed() {
   return text ? std::strtoull(text, nullptr, 10) : 1;
 }
 
-int pick(FailoverWorld& w, int n) { return std::uniform_int_distribution<int>(0, n - 1)(w.random()); }
+int pick(FailoverWorld& w, int n) {
+  return std::uniform_int_distribution<int>(0, n - 1)(w.random());
+}
 
 void one_fault(FailoverWorld& w) {
   const int n = pick(w, 2);
   switch (pick(w, 8)) {
-    case 0: return w.power_cut(n);
-    case 1: return w.kill_agent(n);
-    case 2: return w.start_agent(n);
-    case 3: return w.restart_engine(n);
-    case 4: return w.cut_links(true);
-    case 5: return w.cut_arbiter(n, true);
-    case 6: return w.cut_links(false);
-    default: return w.deliver(n, Requested{Wish::failover});
+    case 0:
+      return w.power_cut(n);
+    case 1:
+      return w.kill_agent(n);
+    case 2:
+      return w.start_agent(n);
+    case 3:
+      return w.restart_engine(n);
+    case 4:
+      return w.cut_links(true);
+    case 5:
+      return w.cut_arbiter(n, true);
+    case 6:
+      return w.cut_links(false);
+    default:
+      return w.deliver(n, Requested{Wish::failover});
   }
 }
 
@@ -49,10 +61,12 @@ void until_swapping(FailoverWorld& w) {
     const auto& action = w.node(n).core.storage_pending;
     return action && std::holds_alternative<CompareAndSwap>(*action);
   };
-  for (int i = 0; i < 200 && !swapping(0) && !swapping(1); ++i) w.run_for(milliseconds(50));
+  for (int i = 0; i < 200 && !swapping(0) && !swapping(1); ++i)
+    w.run_for(milliseconds(50));
 }
 
-// One power cut at a time at most (the promise is for any single fault), anything else as often as it likes.
+// One power cut at a time at most (the promise is for any single fault), anything else as often as
+// it likes.
 void random_run(FailoverWorld& w) {
   settle(w);
   for (int round = 0; round < 4 && w.violations().empty(); ++round) {
@@ -140,7 +154,8 @@ TEST(FailoverWorld, Random_faults_lose_nothing_run_nothing_twice_and_heal) {
   for (std::uint64_t seed = first_seed(); seed < first_seed() + seeds(); ++seed) {
     FailoverWorld w(seed);
     random_run(w);
-    ASSERT_TRUE(w.violations().empty()) << "seed " << seed << ": " << w.violations().front() << "\n" << w.timeline();
+    ASSERT_TRUE(w.violations().empty()) << "seed " << seed << ": " << w.violations().front() << "\n"
+                                        << w.timeline();
     ASSERT_TRUE(w.protected_and_running()) << "seed " << seed << " did not heal\n" << w.timeline();
   }
 }
@@ -150,7 +165,8 @@ TEST(FailoverWorld, Seeds_that_once_failed_stay_clean) {
   for (const std::uint64_t seed : {228, 284, 539, 2851, 12961, 14234, 99792, 767867}) {
     FailoverWorld w(seed);
     random_run(w);
-    EXPECT_TRUE(w.violations().empty() && w.protected_and_running()) << "seed " << seed << "\n" << w.timeline();
+    EXPECT_TRUE(w.violations().empty() && w.protected_and_running()) << "seed " << seed << "\n"
+                                                                     << w.timeline();
   }
 }
 
@@ -158,7 +174,8 @@ TEST(FailoverWorld, Seeds_that_once_failed_stay_clean) {
 class BrokenWorld : public testing::TestWithParam<Mutation> {};
 
 TEST_P(BrokenWorld, is_noticed) {
-  // Where a search of this world once began to find it; later seeds find it too, if the rules change.
+  // Where a search of this world once began to find it; later seeds find it too, if the rules
+  // change.
   const std::uint64_t first = GetParam() == Mutation::ack_alone_while_growing ? 18400 : 1;
   for (std::uint64_t seed = first; seed <= first + 30000; ++seed) {
     FailoverWorld w(seed, GetParam());
@@ -170,14 +187,20 @@ TEST_P(BrokenWorld, is_noticed) {
 
 INSTANTIATE_TEST_SUITE_P(Mutations, BrokenWorld,
                          testing::Values(Mutation::ack_without_partner, Mutation::ack_before_shrink,
-                                         Mutation::ack_alone_while_growing, Mutation::no_lease_wait),
+                                         Mutation::ack_alone_while_growing,
+                                         Mutation::no_lease_wait),
                          [](const auto& p) {
                            switch (p.param) {
-                             case Mutation::ack_without_partner: return "ack_without_partner";
-                             case Mutation::ack_before_shrink: return "ack_before_shrink";
-                             case Mutation::ack_alone_while_growing: return "ack_alone_while_growing";
-                             case Mutation::no_lease_wait: return "no_lease_wait";
-                             default: return "none";
+                             case Mutation::ack_without_partner:
+                               return "ack_without_partner";
+                             case Mutation::ack_before_shrink:
+                               return "ack_before_shrink";
+                             case Mutation::ack_alone_while_growing:
+                               return "ack_alone_while_growing";
+                             case Mutation::no_lease_wait:
+                               return "no_lease_wait";
+                             default:
+                               return "none";
                            }
                          });
 

@@ -13,8 +13,8 @@ namespace havm {
 
 }  // namespace havm
 
-#define HAVM_ASSERT(condition, message)                                                     \
-  do {                                                                                      \
-    if (!(condition)) [[unlikely]]                                                          \
-      ::havm::assertion_failed(#condition, message, std::source_location::current());       \
+#define HAVM_ASSERT(condition, message)                                               \
+  do {                                                                                \
+    if (!(condition)) [[unlikely]]                                                    \
+      ::havm::assertion_failed(#condition, message, std::source_location::current()); \
   } while (false)

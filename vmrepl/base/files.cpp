@@ -1,10 +1,10 @@
 #include "vmrepl/base/files.hpp"
 
-#include <fcntl.h>
-#include <sys/stat.h>
-
 #include <cerrno>
 #include <filesystem>
+
+#include <fcntl.h>
+#include <sys/stat.h>
 
 #include "vmrepl/base/unique_fd.hpp"
 
@@ -26,7 +26,8 @@ Result<void> write_all(int fd, const std::string& path, const std::string& conte
 
 Result<void> sync_directory_of(const std::string& path) {
   const std::string parent = std::filesystem::path(path).parent_path().string();
-  const UniqueFd dir(::open(parent.empty() ? "." : parent.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  const UniqueFd dir(
+      ::open(parent.empty() ? "." : parent.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!dir.valid()) return errno_error("cannot open directory " + parent, errno);
   if (::fsync(dir.get()) != 0) return errno_error("cannot sync directory " + parent, errno);
   return success();
@@ -74,7 +75,8 @@ Result<void> make_directories(const std::string& path) {
 
 Result<std::string> read_boot_id() {
   BOOST_OUTCOME_TRY(auto text, read_file("/proc/sys/kernel/random/boot_id"));
-  while (!text.empty() && text.back() == '\n') text.pop_back();
+  while (!text.empty() && text.back() == '\n')
+    text.pop_back();
   return text;
 }
 

@@ -17,7 +17,8 @@ Result<void> replace_file(const std::string& path, const std::string& content);
 // Like `mkdir -p` with mode 0750 for what is created.
 Result<void> make_directories(const std::string& path);
 
-// The boot id of this host as the kernel tells it (/proc/sys/kernel/random/boot_id), without newline.
+// The boot id of this host as the kernel tells it (/proc/sys/kernel/random/boot_id), without
+// newline.
 Result<std::string> read_boot_id();
 
 }  // namespace havm

@@ -1,15 +1,16 @@
 // The job of Result<T>: carry an expected failure as a value. An Error says what happened, to which
-// VM, node or file, and what to do next, in one sentence for a person; `code` is an errno value or 0.
-// Use BOOST_OUTCOME_TRY(auto v, f()) in functions and BOOST_OUTCOME_CO_TRY in coroutines (g++ 12:
-// name every non-trivial argument before the co_await expression).
-// This is the only header of base that includes Boost; `_core` files return plain values instead.
+// VM, node or file, and what to do next, in one sentence for a person; `code` is an errno value or
+// 0. Use BOOST_OUTCOME_TRY(auto v, f()) in functions and BOOST_OUTCOME_CO_TRY in coroutines (g++
+// 12: name every non-trivial argument before the co_await expression). This is the only header of
+// base that includes Boost; `_core` files return plain values instead.
 #pragma once
+
+#include <string>
+#include <utility>
 
 #include <boost/outcome/basic_result.hpp>
 #include <boost/outcome/policy/terminate.hpp>
 #include <boost/outcome/try.hpp>
-#include <string>
-#include <utility>
 
 namespace havm {
 

@@ -1,10 +1,11 @@
 #include "vmrepl/base/spawn_supervised.hpp"
 
-#include <boost/asio/co_spawn.hpp>
-#include <boost/system/system_error.hpp>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
+
+#include <boost/asio/co_spawn.hpp>
+#include <boost/system/system_error.hpp>
 
 namespace havm {
 namespace {
@@ -26,8 +27,9 @@ void report_end(const std::string& name, const std::exception_ptr& error) {
 
 void spawn_supervised(const boost::asio::any_io_executor& executor, std::string name,
                       boost::asio::awaitable<void> body) {
-  boost::asio::co_spawn(executor, std::move(body),
-                        [name = std::move(name)](const std::exception_ptr& e) { report_end(name, e); });
+  boost::asio::co_spawn(
+      executor, std::move(body),
+      [name = std::move(name)](const std::exception_ptr& e) { report_end(name, e); });
 }
 
 }  // namespace havm

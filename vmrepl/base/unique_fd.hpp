@@ -1,9 +1,9 @@
 // The job of UniqueFd: own one file descriptor and close it once.
 #pragma once
 
-#include <unistd.h>
-
 #include <utility>
+
+#include <unistd.h>
 
 namespace havm {
 

@@ -1,12 +1,14 @@
-// The job of ReplicaDisk: one local disk of one replica (a raw container file, later also a block device
-// or an NBD backend), read and written asynchronously. What is inside the container (raw or qcow2) is
-// not looked at.
+// The job of ReplicaDisk: one local disk of one replica (a raw container file, later also a block
+// device or an NBD backend), read and written asynchronously. What is inside the container (raw or
+// qcow2) is not looked at.
 //
 // Guarantees
-//  1. `done` is called exactly once per call, never from inside the call itself, on the executor that
+//  1. `done` is called exactly once per call, never from inside the call itself, on the executor
+//  that
 //     owns the disk. Its argument is 0 or a positive errno value.
 //  2. flush covers every write, zero and trim whose `done` was called before flush was called.
-//  3. After a flush has failed, every later flush fails too (the kernel may have dropped the pages).
+//  3. After a flush has failed, every later flush fails too (the kernel may have dropped the
+//  pages).
 // Callers keep the buffers valid and unchanged until `done`. Offsets and lengths are multiples of
 // alignment_bytes() and inside size_bytes(). One thread.
 #pragma once
@@ -40,7 +42,8 @@ class ReplicaDisk {
 
   virtual void read(std::uint64_t offset, std::span<std::byte> into, Done done) = 0;
   // fua: durable before done(0).
-  virtual void write(std::uint64_t offset, std::span<const std::byte> from, bool fua, Done done) = 0;
+  virtual void write(std::uint64_t offset, std::span<const std::byte> from, bool fua,
+                     Done done) = 0;
   // Afterwards the range reads as zeroes; may_unmap allows giving the blocks back.
   virtual void zero(std::uint64_t offset, std::uint64_t length, bool may_unmap, Done done) = 0;
   virtual void flush(Done done) = 0;

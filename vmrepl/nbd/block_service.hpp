@@ -1,5 +1,6 @@
-// The job of BlockService: what the NBD server serves. One per disk; the replication session implements
-// it for the owner's disks, tests implement it on memory. One thread (the engine's executor).
+// The job of BlockService: what the NBD server serves. One per disk; the replication session
+// implements it for the owner's disks, tests implement it on memory. One thread (the engine's
+// executor).
 #pragma once
 
 #include <cstdint>
@@ -16,8 +17,9 @@ namespace havm {
 enum class BlockOp : std::uint8_t { read, write, flush, trim, write_zeroes };
 
 struct BlockRequest;
-// Called exactly once, with the request back and 0 or a positive errno value. May be called from inside
-// submit(). A held request (partner lost, lease away) is simply completed later, never failed.
+// Called exactly once, with the request back and 0 or a positive errno value. May be called from
+// inside submit(). A held request (partner lost, lease away) is simply completed later, never
+// failed.
 using BlockDone = std::function<void(std::unique_ptr<BlockRequest> request, int error)>;
 
 struct BlockRequest {
