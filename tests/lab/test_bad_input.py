@@ -109,7 +109,7 @@ def test_unknown_node(world):
 
 
 def test_itself_as_peer(world):
-    refused(world, "protect", CASE, "--peer", "a", says=["'a'"])
+    refused(world, "protect", CASE, "--peer", "a", says=["node a is this node"])
 
 
 POLICIES = {
