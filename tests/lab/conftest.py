@@ -4,7 +4,6 @@
 import os
 import pathlib
 import re
-import shutil
 import sys
 
 import pytest
@@ -50,7 +49,6 @@ labs_key = pytest.StashKey[list]()
 
 @pytest.fixture(scope="session", autouse=True)
 def clean_machine():
-    shutil.rmtree(EVIDENCE, ignore_errors=True)
     Lab.cleanup_stale()
 
 
