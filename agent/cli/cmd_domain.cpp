@@ -38,9 +38,8 @@ std::string table_of(CommandContext& context, const json& vms) {
   if (context.has("title")) header.emplace_back("Title");
   TextTable table(header);
   for (const json& vm : vms) {
-    std::vector<Cell> row{text_at(vm, "vm"),      state_cell(vm),
-                          text_at(vm, "role"),    text_at(vm, "owner"),
-                          text_at(vm, "partner"), sync_cell(vm),
+    std::vector<Cell> row{text_at(vm, "vm"),    state_cell(vm),         text_at(vm, "role"),
+                          text_at(vm, "owner"), text_at(vm, "partner"), sync_cell(vm),
                           ready_cell(vm)};
     if (context.has("title")) row.emplace_back(title_of(vm));
     table.add_row(std::move(row));
@@ -64,8 +63,8 @@ std::string protection_lines(const json& vm) {
   out += key_value_line("In-sync set", joined_at(vm, "in_sync"));
   out += key_value_line("Sync", sync_detail(vm));
   out += key_value_line("Ready", yes_because(true_at(vm, "ready"), field(vm, "ready_reason")));
-  out += key_value_line("Redundant", yes_because(true_at(protection, "protected"),
-                                                 field(protection, "reason")));
+  out += key_value_line("Redundant",
+                        yes_because(true_at(protection, "protected"), field(protection, "reason")));
   const auto at_risk = number_at(protection, "bytes_at_risk");
   out += key_value_line("Bytes at risk", at_risk ? bytes_text(*at_risk) : "unknown");
   out += key_value_line("Desired", text_at(vm, "desired"));

@@ -14,7 +14,8 @@ std::string padded(std::string text, std::size_t wide) {
 }
 
 std::string option_usage(const OptionSpec& option) {
-  if (option.positional) return option.required ? "<" + option.name + ">" : "[<" + option.name + ">]";
+  if (option.positional)
+    return option.required ? "<" + option.name + ">" : "[<" + option.name + ">]";
   const std::string text =
       "--" + option.name + (option.value.empty() ? "" : " <" + option.value + ">");
   return option.required ? text : "[" + text + "]";
@@ -30,7 +31,8 @@ std::string option_label(const OptionSpec& option) {
 std::string command_help(const Command& command) {
   std::string out = "  NAME\n    " + command.name + " - " + command.summary + "\n\n";
   out += "  SYNOPSIS\n    " + command.name;
-  for (const OptionSpec& option : command.options) out += " " + option_usage(option);
+  for (const OptionSpec& option : command.options)
+    out += " " + option_usage(option);
   out += "\n\n  DESCRIPTION\n    " + command.description + "\n\n";
   if (command.options.empty()) return out;
   out += "  OPTIONS\n";

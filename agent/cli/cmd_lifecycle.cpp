@@ -21,7 +21,9 @@ Result<void> carry_out(CommandContext& context, const std::string& verb,
 
 }  // namespace
 
-Result<void> run_start(CommandContext& context) { return carry_out(context, "start", "started"); }
+Result<void> run_start(CommandContext& context) {
+  return carry_out(context, "start", "started");
+}
 
 Result<void> run_shutdown(CommandContext& context) {
   return carry_out(context, "shutdown", "is being shutdown");

@@ -45,7 +45,9 @@ void tell_end(CommandContext& context, json operation, const json& waited,
   context.print_json(operation);
 }
 
-bool in_sync(const json& vm) { return text_at(field(vm, "sync"), "state") == "in-sync"; }
+bool in_sync(const json& vm) {
+  return text_at(field(vm, "sync"), "state") == "in-sync";
+}
 
 }  // namespace
 
@@ -105,6 +107,7 @@ Result<void> run_failover(CommandContext& context) {
   BOOST_OUTCOME_TRY(const json operation, finish(context, answer));
   std::string target = text_at(field(operation, "result"), "owner");
   if (context.has("to")) target = context.get("to");
+  if (target == "-") return Error("havmd does not tell which node owns domain '" + vm + "' now");
   const auto arrived = [&target](const json& now) {
     return text_at(now, "owner") == target &&
            (text_at(now, "desired") == "off" || text_at(now, "state") == "running");

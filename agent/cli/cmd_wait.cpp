@@ -14,7 +14,9 @@ struct Goal {
   bool (*reached)(const json& vm);
 };
 
-std::string sync_of(const json& vm) { return text_at(field(vm, "sync"), "state"); }
+std::string sync_of(const json& vm) {
+  return text_at(field(vm, "sync"), "state");
+}
 
 const std::vector<Goal>& goals() {
   static const std::vector<Goal> all{

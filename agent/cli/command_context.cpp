@@ -22,7 +22,8 @@ bool looks_like_uuid(const std::string& text) {
 }
 
 std::string lower(std::string text) {
-  for (char& c : text) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  for (char& c : text)
+    c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
   return text;
 }
 
@@ -41,8 +42,7 @@ Result<std::optional<std::chrono::milliseconds>> CommandContext::timeout() const
   const double seconds = std::strtod(text.c_str(), &end);
   const bool number = !text.empty() && *end == '\0' && std::isfinite(seconds);
   if (!number || seconds <= 0 || seconds > max_seconds)
-    return Error("Numeric value '" + text +
-                 "' for <timeout> option is malformed or out of range");
+    return Error("Numeric value '" + text + "' for <timeout> option is malformed or out of range");
   return std::optional(std::chrono::milliseconds(std::llround(seconds * 1000)));
 }
 

@@ -2,9 +2,10 @@
 #pragma once
 
 #include <chrono>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+
+#include <nlohmann/json.hpp>
 
 #include "agent/cli/api_client.hpp"
 #include "agent/cli/command_line.hpp"

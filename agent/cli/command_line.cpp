@@ -1,9 +1,10 @@
 #include "agent/cli/command_line.hpp"
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdlib>
 #include <list>
+
+#include <CLI/CLI.hpp>
 
 namespace havm {
 namespace {
@@ -14,7 +15,9 @@ std::vector<std::string> reversed(std::vector<std::string> arguments) {
   return arguments;
 }
 
-bool looks_like_option(const std::string& word) { return word.size() > 1 && word[0] == '-'; }
+bool looks_like_option(const std::string& word) {
+  return word.size() > 1 && word[0] == '-';
+}
 
 // What CLI11 writes to for one option.
 struct Slot {
@@ -33,8 +36,8 @@ void add_slot(CLI::App& app, Slot& slot) {
   slot.option = app.add_option(name, slot.value);
 }
 
-// What CLI11 would say in words of its own: an option given twice, or without its value ("--peer" as the last
-// word, or followed by another option). "" when all is well.
+// What CLI11 would say in words of its own: an option given twice, or without its value ("--peer"
+// as the last word, or followed by another option). "" when all is well.
 std::string find_misuse(const Command& command, const std::vector<std::string>& arguments) {
   for (const OptionSpec& spec : command.options) {
     const std::string dashed = "--" + spec.name;

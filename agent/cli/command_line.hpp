@@ -1,4 +1,5 @@
-// The job of these functions: understand the command line as virsh would, with virsh's words for what is wrong.
+// The job of these functions: understand the command line as virsh would, with virsh's words for
+// what is wrong.
 #pragma once
 
 #include <map>

@@ -12,9 +12,15 @@ OptionSpec option(std::string name, std::string value, std::string help, bool re
 OptionSpec positional(std::string name, std::string value, std::string help, bool required = true) {
   return {std::move(name), std::move(value), std::move(help), true, required};
 }
-OptionSpec domain() { return positional("domain", "string", "domain name or uuid"); }
-OptionSpec json() { return flag("json", "print JSON, for programs"); }
-OptionSpec dry_run() { return flag("dry-run", "check everything, show the plan, change nothing"); }
+OptionSpec domain() {
+  return positional("domain", "string", "domain name or uuid");
+}
+OptionSpec json() {
+  return flag("json", "print JSON, for programs");
+}
+OptionSpec dry_run() {
+  return flag("dry-run", "check everything, show the plan, change nothing");
+}
 OptionSpec timeout() {
   return option("timeout", "number", "give up after this many seconds (default: wait for ever)");
 }
@@ -22,86 +28,123 @@ OptionSpec timeout() {
 using Table = std::vector<Command>;
 
 void add_looking(Table& table) {
-  table.push_back({"list", "domain", "list protected domains",
-                   "Returns a list of the protected domains of the cluster, as this node sees them.",
-                   {flag("all", "also domains of this host that are not protected"),
-                    flag("name", "list domain names only"), flag("uuid", "list uuids only"),
-                    flag("title", "show domain titles too"), json()},
-                   run_list});
-  table.push_back({"dominfo", "domain", "protection of a domain in detail",
+  table.push_back(
+      {"list",
+       "domain",
+       "list protected domains",
+       "Returns a list of the protected domains of the cluster, as this node sees them.",
+       {flag("all", "also domains of this host that are not protected"),
+        flag("name", "list domain names only"), flag("uuid", "list uuids only"),
+        flag("title", "show domain titles too"), json()},
+       run_list});
+  table.push_back({"dominfo",
+                   "domain",
+                   "protection of a domain in detail",
                    "Returns everything this node knows about a domain.",
                    {domain(), json()},
                    run_dominfo});
-  table.push_back({"domstate", "domain", "domain state",
+  table.push_back({"domstate",
+                   "domain",
+                   "domain state",
                    "Returns the state of a domain, on whichever node it runs.",
                    {domain(), json()},
                    run_domstate});
-  table.push_back({"explain", "domain", "what havm did with a domain, and why",
+  table.push_back({"explain",
+                   "domain",
+                   "what havm did with a domain, and why",
                    "Returns the decisions of this node about a domain, oldest first.",
                    {domain(), json()},
                    run_explain});
-  table.push_back({"wait", "domain", "wait until a domain is in a state",
-                   "Waits until the domain is in the state: running, paused, shut-off, in-sync, resyncing,\n"
-                   "    alone, ready (the partner could take over now) or protected.",
-                   {domain(), positional("state", "string", "state to wait for"), timeout(), json()},
-                   run_wait});
+  table.push_back(
+      {"wait",
+       "domain",
+       "wait until a domain is in a state",
+       "Waits until the domain is in the state: running, paused, shut-off, in-sync, resyncing,\n"
+       "    alone, ready (the partner could take over now) or protected.",
+       {domain(), positional("state", "string", "state to wait for"), timeout(), json()},
+       run_wait});
 }
 
 void add_protection(Table& table) {
-  table.push_back({"protect", "protection", "keep a domain available on two nodes",
-                   "Replicates the disks of a domain of this node to a peer, and restarts the domain there "
-                   "when this\n    node fails. The first synchronisation goes on in the background.",
-                   {domain(), option("peer", "string", "node that gets the second replica", true),
-                    option("policy", "file", "policy file (default: the default policy)"),
-                    flag("restart", "shut a running domain down and start it again"), dry_run(),
-                    flag("wait", "return when both replicas are in sync"), timeout(), json()},
-                   run_protect});
-  table.push_back({"unprotect", "protection", "make a protected domain an ordinary one again",
-                   "The domain stays, with the same data in plain files, on its owner. The other replica is "
-                   "given up.",
-                   {domain(), flag("restart", "shut a running domain down and start it again"), dry_run(),
-                    flag("yes", "do not ask on a terminal"), json()},
-                   run_unprotect});
-  table.push_back({"failover", "protection", "move a protected domain to its other node",
-                   "Stops the domain on its owner, if that still runs, and starts it on the other node.",
-                   {domain(), option("to", "string", "node to move to (default: the one that is not owner)"),
-                    dry_run(), flag("wait", "return when the domain runs there"), timeout(), json()},
-                   run_failover});
+  table.push_back(
+      {"protect",
+       "protection",
+       "keep a domain available on two nodes",
+       "Replicates the disks of a domain of this node to a peer, and restarts the domain there "
+       "when this\n    node fails. The first synchronisation goes on in the background.",
+       {domain(), option("peer", "string", "node that gets the second replica", true),
+        option("policy", "file", "policy file (default: the default policy)"),
+        flag("restart", "shut a running domain down and start it again"), dry_run(),
+        flag("wait", "return when both replicas are in sync"), timeout(), json()},
+       run_protect});
+  table.push_back(
+      {"unprotect",
+       "protection",
+       "make a protected domain an ordinary one again",
+       "The domain stays, with the same data in plain files, on its owner. The other replica is "
+       "given up.",
+       {domain(), flag("restart", "shut a running domain down and start it again"), dry_run(),
+        flag("yes", "do not ask on a terminal"), json()},
+       run_unprotect});
+  table.push_back(
+      {"failover",
+       "protection",
+       "move a protected domain to its other node",
+       "Stops the domain on its owner, if that still runs, and starts it on the other node.",
+       {domain(), option("to", "string", "node to move to (default: the one that is not owner)"),
+        dry_run(), flag("wait", "return when the domain runs there"), timeout(), json()},
+       run_failover});
 }
 
 void add_lifecycle(Table& table) {
-  table.push_back({"start", "domain", "start a protected domain",
+  table.push_back({"start",
+                   "domain",
+                   "start a protected domain",
                    "Starts a protected domain on its owner.",
                    {domain(), json()},
                    run_start});
-  table.push_back({"shutdown", "domain", "gracefully shutdown a protected domain",
+  table.push_back({"shutdown",
+                   "domain",
+                   "gracefully shutdown a protected domain",
                    "Asks the guest to shut down. It then stays off.",
                    {domain(), json()},
                    run_shutdown});
-  table.push_back({"destroy", "domain", "destroy (stop) a protected domain",
+  table.push_back({"destroy",
+                   "domain",
+                   "destroy (stop) a protected domain",
                    "Forcefully stops a protected domain. Its data stays, and it stays off.",
                    {domain(), json()},
                    run_destroy});
 }
 
 void add_host(Table& table) {
-  table.push_back({"node-list", "host", "list the nodes of the cluster",
+  table.push_back({"node-list",
+                   "host",
+                   "list the nodes of the cluster",
                    "Returns the nodes, their links and the arbiter, as this node sees them.",
                    {json()},
                    run_node_list});
-  table.push_back({"version", "host", "show version",
+  table.push_back({"version",
+                   "host",
+                   "show version",
                    "Display the versions of havm, of havmd and of the hypervisor.",
                    {json()},
                    run_version});
-  table.push_back({"cluster-validate", "host", "check a cluster configuration",
+  table.push_back({"cluster-validate",
+                   "host",
+                   "check a cluster configuration",
                    "Checks a cluster configuration without using it, and reports every mistake.",
                    {positional("file", "file", "cluster configuration, JSON"), json()},
                    run_cluster_validate});
-  table.push_back({"policy-validate", "host", "check a policy file",
+  table.push_back({"policy-validate",
+                   "host",
+                   "check a policy file",
                    "Checks a policy without using it, and reports every mistake.",
                    {positional("file", "file", "policy, JSON"), json()},
                    run_policy_validate});
-  table.push_back({"help", "host", "print help",
+  table.push_back({"help",
+                   "host",
+                   "print help",
                    "Prints global help or the help of one command.",
                    {positional("command", "string", "name of a command", false)},
                    run_help});

@@ -1,5 +1,6 @@
-// The job of the command table: everything havm can do, as data. Parsing, `help`, and the check that man page
-// and completion name every command read it; a new command is a row here and a function in a cmd_*.cpp.
+// The job of the command table: everything havm can do, as data. Parsing, `help`, and the check
+// that man page and completion name every command read it; a new command is a row here and a
+// function in a cmd_*.cpp.
 #pragma once
 
 #include <string>
@@ -11,7 +12,8 @@ namespace havm {
 
 class CommandContext;
 
-// An option "--name VALUE" or, without `value`, a flag. A positional one is given by place or by name.
+// An option "--name VALUE" or, without `value`, a flag. A positional one is given by place or by
+// name.
 struct OptionSpec {
   std::string name;
   std::string value;  // "" = flag; else the word for its value in help: "string", "file", "number"
@@ -40,8 +42,8 @@ const std::vector<Command>& command_table();
 // Null when there is none.
 const Command* find_command(const std::string& name);
 
-// One function for each command, by noun: cmd_domain.cpp, cmd_protection.cpp, cmd_lifecycle.cpp, cmd_wait.cpp,
-// cmd_node.cpp, cmd_files.cpp, cmd_help.cpp.
+// One function for each command, by noun: cmd_domain.cpp, cmd_protection.cpp, cmd_lifecycle.cpp,
+// cmd_wait.cpp, cmd_node.cpp, cmd_files.cpp, cmd_help.cpp.
 Result<void> run_list(CommandContext& context);
 Result<void> run_dominfo(CommandContext& context);
 Result<void> run_domstate(CommandContext& context);

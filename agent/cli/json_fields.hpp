@@ -1,10 +1,11 @@
-// The job of these functions: read fields of havmd's answers, where any may be null or missing (unknown, or an
-// older havmd), without complaint. Pure.
+// The job of these functions: read fields of havmd's answers, where any may be null or missing
+// (unknown, or an older havmd), without complaint. Pure.
 #pragma once
 
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+
+#include <nlohmann/json.hpp>
 
 namespace havm {
 

@@ -14,15 +14,16 @@ namespace {
 Error unknown_command(const std::string& name) {
   std::string text = "unknown command: '" + name + "'";
   std::vector<std::string> names;
-  for (const Command& command : command_table()) names.push_back(command.name);
+  for (const Command& command : command_table())
+    names.push_back(command.name);
   const std::string nearest = nearest_word(name, names);
   if (!nearest.empty()) text += "\ndid you mean '" + nearest + "'?";
   return Error(text);
 }
 
 // virsh ends whatever a command has printed with an empty line, also when it failed.
-Result<void> run_command(const Command& command, const GlobalOptions& global,
-                         ParsedOptions options, Terminal& terminal) {
+Result<void> run_command(const Command& command, const GlobalOptions& global, ParsedOptions options,
+                         Terminal& terminal) {
   if (options.contains("help")) {
     terminal.print(command_help(command));
     terminal.print_extra("\n");
@@ -47,9 +48,8 @@ Result<void> run(const std::vector<std::string>& arguments, Terminal& terminal) 
   }
   const Command* command = find_command(global.rest[0]);
   if (command == nullptr) return unknown_command(global.rest[0]);
-  BOOST_OUTCOME_TRY(
-      ParsedOptions options,
-      parse_command_options(*command, {global.rest.begin() + 1, global.rest.end()}));
+  BOOST_OUTCOME_TRY(ParsedOptions options,
+                    parse_command_options(*command, {global.rest.begin() + 1, global.rest.end()}));
   return run_command(*command, global, std::move(options), terminal);
 }
 

@@ -1,9 +1,10 @@
-// The job of these functions: files that a person hands to havm, read and checked on this side. An Error has one
-// line for each mistake, each beginning with the name of the file.
+// The job of these functions: files that a person hands to havm, read and checked on this side. An
+// Error has one line for each mistake, each beginning with the name of the file.
 #pragma once
 
-#include <nlohmann/json.hpp>
 #include <string>
+
+#include <nlohmann/json.hpp>
 
 #include "vmrepl/base/result.hpp"
 

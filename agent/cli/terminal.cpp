@@ -1,12 +1,12 @@
 #include "agent/cli/terminal.hpp"
 
-#include <unistd.h>
-#include <wchar.h>
-
 #include <array>
 #include <cstdio>
 #include <cstdlib>
 #include <iostream>
+
+#include <unistd.h>
+#include <wchar.h>
 
 namespace havm {
 namespace {
@@ -27,7 +27,9 @@ char32_t next_character(const std::string& text, std::size_t& at) {
   return value;
 }
 
-bool is_control(char32_t c) { return c < 0x20 || (c >= 0x7F && c < 0xA0); }
+bool is_control(char32_t c) {
+  return c < 0x20 || (c >= 0x7F && c < 0xA0);
+}
 
 const char* escape_of(Colour colour) {
   switch (colour) {

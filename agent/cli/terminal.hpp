@@ -1,5 +1,6 @@
-// The job of Terminal: what goes to standard output and standard error, and whether a person looks at it.
-// Colours only on a terminal and never with NO_COLOR set; progress only when standard error is a terminal.
+// The job of Terminal: what goes to standard output and standard error, and whether a person looks
+// at it. Colours only on a terminal and never with NO_COLOR set; progress only when standard error
+// is a terminal.
 #pragma once
 
 #include <string>
@@ -19,10 +20,11 @@ class Terminal {
   void print(const std::string& text);        // standard output
   void print_extra(const std::string& text);  // the same, not with -q
   void print_error(const Error& error);       // "error: …" for each line
-  // True when standard input and standard error are a terminal and the answer begins with y or Y, or when
-  // nobody can be asked.
+  // True when standard input and standard error are a terminal and the answer begins with y or Y,
+  // or when nobody can be asked.
   bool confirm(const std::string& question);
-  // Control characters as virsh shows them (\x1B), so that no name can play with the terminal; `text` coloured.
+  // Control characters as virsh shows them (\x1B), so that no name can play with the terminal;
+  // `text` coloured.
   [[nodiscard]] std::string coloured(const std::string& text, Colour colour) const;
 
   [[nodiscard]] bool shows_progress() const { return error_terminal_ && !quiet; }

@@ -27,7 +27,8 @@ std::string render_row(const std::vector<Cell>& cells, const std::vector<std::si
 
 void TextTable::add_row(std::vector<Cell> cells) {
   HAVM_ASSERT(cells.size() == header_.size(), "a row has a cell for each column");
-  for (Cell& cell : cells) cell.text = printable(cell.text);
+  for (Cell& cell : cells)
+    cell.text = printable(cell.text);
   rows_.push_back(std::move(cells));
 }
 
@@ -43,10 +44,12 @@ std::string TextTable::render(const Terminal& terminal, bool quiet) const {
     const std::vector<Cell> titles(header_.begin(), header_.end());
     out += render_row(titles, widths, terminal);
     std::size_t rule = 0;
-    for (const std::size_t width : widths) rule += width + 3;
+    for (const std::size_t width : widths)
+      rule += width + 3;
     out += std::string(rule, '-') + "\n";
   }
-  for (const auto& row : rows_) out += render_row(row, widths, terminal);
+  for (const auto& row : rows_)
+    out += render_row(row, widths, terminal);
   return out;
 }
 

@@ -12,7 +12,8 @@ struct Cell {
   std::string text;
   Colour colour = Colour::plain;
 
-  Cell(std::string text_, Colour colour_ = Colour::plain) : text(std::move(text_)), colour(colour_) {}
+  Cell(std::string text_, Colour colour_ = Colour::plain)
+      : text(std::move(text_)), colour(colour_) {}
   Cell(const char* text_) : text(text_) {}
 };
 
@@ -21,8 +22,8 @@ class TextTable {
   explicit TextTable(std::vector<std::string> header) : header_(std::move(header)) {}
   // As many cells as the header has.
   void add_row(std::vector<Cell> cells);
-  // One space before each cell, two behind each but the last, all of a column equally wide; header and dashed
-  // rule unless `quiet`.
+  // One space before each cell, two behind each but the last, all of a column equally wide; header
+  // and dashed rule unless `quiet`.
   [[nodiscard]] std::string render(const Terminal& terminal, bool quiet) const;
 
  private:

@@ -1,9 +1,11 @@
-// The job of these functions: words and colours for what havmd says of a VM (docs/protocol/api.md, "VM"). Pure.
+// The job of these functions: words and colours for what havmd says of a VM (docs/protocol/api.md,
+// "VM"). Pure.
 #pragma once
 
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+
+#include <nlohmann/json.hpp>
 
 #include "agent/cli/text_table.hpp"
 

@@ -64,8 +64,9 @@ Result<json> follow_operation(CommandContext& context, const std::string& id) {
   for (;;) {
     auto answer = context.api().get({"operations", id});
     if (!answer && answer.error().code == 404)
-      return Error("havmd no longer knows this operation: it was restarted meanwhile; see "
-                   "'havm explain' for what became of it");
+      return Error(
+          "havmd no longer knows this operation: it was restarted meanwhile; see "
+          "'havm explain' for what became of it");
     if (!answer && !patience_left.bears(answer.error())) return answer.error();
     if (answer) {
       patience_left.answered();

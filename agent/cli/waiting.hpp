@@ -1,13 +1,15 @@
-// The job of these functions: wait for what havmd does in the background, with progress on a terminal. They
-// only look: interrupting havm changes nothing at havmd. A havmd that does not answer for a while (a restart)
-// is borne for `patience`; not answering at the first question is an error at once.
+// The job of these functions: wait for what havmd does in the background, with progress on a
+// terminal. They only look: interrupting havm changes nothing at havmd. A havmd that does not
+// answer for a while (a restart) is borne for `patience`; not answering at the first question is an
+// error at once.
 #pragma once
 
 #include <chrono>
 #include <functional>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+
+#include <nlohmann/json.hpp>
 
 #include "agent/cli/command_context.hpp"
 

@@ -1,8 +1,8 @@
 #include "agent/policy/cluster_checks.hpp"
 
-#include <arpa/inet.h>
-
 #include <array>
+
+#include <arpa/inet.h>
 
 #include "agent/policy/json_document.hpp"
 
@@ -49,8 +49,9 @@ void check_links(ClusterConfig& config, Places& places, Findings& findings) {
       const Address address = parse_address(link);
       if (address.family == AF_UNSPEC) {
         if (!link.empty())
-          findings.add(pointer, "expected the IP address of one host, such as \"192.0.2.1\"; found " +
-                                    shown(link));
+          findings.add(
+              pointer,
+              "expected the IP address of one host, such as \"192.0.2.1\"; found " + shown(link));
         else
           findings.add(pointer, "expected an IP address as text, such as \"192.0.2.1\"");
         continue;
@@ -77,9 +78,10 @@ void check_pairs(const ClusterConfig& config, Findings& findings) {
     const int family_a = parse_address(a.links[i]).family;
     const int family_b = parse_address(b.links[i]).family;
     if (family_a != AF_UNSPEC && family_b != AF_UNSPEC && family_a != family_b)
-      findings.add(link_pointer(b.name, i), "address " + b.links[i] + " and address " + a.links[i] +
-                                                " at " + link_pointer(a.name, i) +
-                                                " are ends of one link, but one is IPv4 and one IPv6");
+      findings.add(link_pointer(b.name, i),
+                   "address " + b.links[i] + " and address " + a.links[i] + " at " +
+                       link_pointer(a.name, i) +
+                       " are ends of one link, but one is IPv4 and one IPv6");
   }
 }
 
@@ -87,9 +89,11 @@ void check_witness(ClusterConfig& config, const Places& places, Findings& findin
   if (!config.witness || config.witness->address.empty()) return;  // said by the schema
   const Address address = parse_address(config.witness->address);
   if (address.family == AF_UNSPEC) {
-    findings.add("/witness/address",
-                 "expected the IP address of one host (a slow name server must not delay a failover); "
-                 "found " + shown(config.witness->address));
+    findings.add(
+        "/witness/address",
+        "expected the IP address of one host (a slow name server must not delay a failover); "
+        "found " +
+            shown(config.witness->address));
     return;
   }
   config.witness->address = address.canonical;
@@ -108,9 +112,9 @@ std::string range_text(const PortRange& range) {
 
 void check_ports(const ClusterPorts& ports, Findings& findings) {
   if (ports.replication.first > ports.replication.last) {
-    findings.add("/ports/replication", "first = " + std::to_string(ports.replication.first) +
-                                           " is greater than last = " +
-                                           std::to_string(ports.replication.last));
+    findings.add("/ports/replication",
+                 "first = " + std::to_string(ports.replication.first) +
+                     " is greater than last = " + std::to_string(ports.replication.last));
     return;
   }
   const auto overlap = [](const PortRange& x, const PortRange& y) {
@@ -120,7 +124,8 @@ void check_ports(const ClusterPorts& ports, Findings& findings) {
                          const PortRange& y) {
     if (overlap(x, y))
       findings.add(pointer, "port " + range_text(x) + " is also used by " + other + " = " +
-                                range_text(y) + ": each needs its own (give both keys if one is "
+                                range_text(y) +
+                                ": each needs its own (give both keys if one is "
                                 "only a default)");
   };
   const PortRange heartbeat{ports.heartbeat, ports.heartbeat};

@@ -1,5 +1,5 @@
-// The job of check_cluster: what a schema cannot say about a cluster configuration, because it concerns
-// several places at once. Rewrites valid addresses to their canonical text. Any thread.
+// The job of check_cluster: what a schema cannot say about a cluster configuration, because it
+// concerns several places at once. Rewrites valid addresses to their canonical text. Any thread.
 #pragma once
 
 #include "agent/policy/cluster_config.hpp"

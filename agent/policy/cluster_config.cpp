@@ -11,8 +11,8 @@ namespace {
 
 using nlohmann::json;
 
-// The readers take what has the right type and leave the rest at its default: what has the wrong type is
-// already a finding of the schema, and the cross-checks still see everything else.
+// The readers take what has the right type and leave the rest at its default: what has the wrong
+// type is already a finding of the schema, and the cross-checks still see everything else.
 
 const json& member(const json& object, const char* key) {
   static const json absent;
@@ -63,7 +63,8 @@ std::map<std::string, NodeConfig> read_nodes(const json& object) {
     node.name = entry.key();
     const json& links = member(entry.value(), "links");
     if (links.is_array())
-      for (const json& link : links)  // what is no text stays as a gap, so that indexes keep their meaning
+      for (const json& link :
+           links)  // what is no text stays as a gap, so that indexes keep their meaning
         node.links.push_back(link.is_string() ? link.get<std::string>() : std::string());
     nodes.emplace(node.name, std::move(node));
   }

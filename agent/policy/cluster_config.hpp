@@ -1,8 +1,8 @@
 // The job of ClusterConfig: what every node of a cluster must agree on, read from one JSON file
-// (/etc/havm/cluster.json, the same on both nodes; conf/cluster.example.json, conf/schema/cluster-1.json).
-// Guarantees of a ClusterConfig returned here: exactly two nodes with the same number (1–4) of links;
-// all addresses valid, in canonical text and unique; both ends of a link of one family; ports disjoint;
-// the timing inequality (timing.hpp) holds. Any thread.
+// (/etc/havm/cluster.json, the same on both nodes; conf/cluster.example.json,
+// conf/schema/cluster-1.json). Guarantees of a ClusterConfig returned here: exactly two nodes with
+// the same number (1–4) of links; all addresses valid, in canonical text and unique; both ends of a
+// link of one family; ports disjoint; the timing inequality (timing.hpp) holds. Any thread.
 #pragma once
 
 #include <cstdint>
@@ -36,9 +36,9 @@ struct PortRange {
 };
 
 struct ClusterPorts {
-  std::uint16_t heartbeat = 7601;            // UDP
-  std::uint16_t peer = 7602;                 // TCP, havmd to havmd
-  PortRange replication{7610, 7999};         // TCP, one port for each protected VM
+  std::uint16_t heartbeat = 7601;     // UDP
+  std::uint16_t peer = 7602;          // TCP, havmd to havmd
+  PortRange replication{7610, 7999};  // TCP, one port for each protected VM
   bool operator==(const ClusterPorts&) const = default;
 };
 

@@ -1,5 +1,6 @@
 #include "agent/policy/definition.hpp"
 
+#include <cerrno>
 #include <set>
 
 #include "agent/policy/json_document.hpp"
@@ -36,7 +37,8 @@ VmDefinition read_definition(const json& document, Policy policy) {
 
 void check_definition(const VmDefinition& definition, Findings& findings) {
   if (const auto problem = vm_name_problem(definition.vm)) findings.add("/vm", *problem);
-  if (definition.policy.preferred_node && *definition.policy.preferred_node != definition.nodes[0] &&
+  if (definition.policy.preferred_node &&
+      *definition.policy.preferred_node != definition.nodes[0] &&
       *definition.policy.preferred_node != definition.nodes[1])
     findings.add("/policy/preferred_node", "node " + shown(*definition.policy.preferred_node) +
                                                " holds no replica of this VM");
@@ -46,7 +48,8 @@ void check_definition(const VmDefinition& definition, Findings& findings) {
     const DiskDefinition& disk = definition.disks[i];
     const std::string pointer = "/disks/" + std::to_string(i);
     if (!targets.insert(disk.target).second)
-      findings.add(pointer + "/target", "another disk has the target " + shown(disk.target) + " too");
+      findings.add(pointer + "/target",
+                   "another disk has the target " + shown(disk.target) + " too");
     if (!paths.insert(disk.path).second)
       findings.add(pointer + "/path", "another disk has the path " + shown(disk.path) + " too");
     if (disk.path.find('\0') != std::string::npos)
@@ -116,7 +119,14 @@ Result<VmDefinition> load_definition(const std::string& path) {
 }
 
 Result<void> save_definition(const std::string& path, const VmDefinition& definition) {
-  return replace_file(path, definition_to_json(definition).dump(2) + "\n");
+  const json document = definition_to_json(definition);
+  try {
+    return replace_file(path, document.dump(2) + "\n");
+  } catch (const json::type_error&) {
+    return Error("cannot write " + path + ": the definition of VM " + shown(definition.vm) +
+                     " contains text that is not UTF-8",
+                 EILSEQ);
+  }
 }
 
 }  // namespace havm

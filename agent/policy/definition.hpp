@@ -1,14 +1,16 @@
-// The job of VmDefinition: everything a node must remember about one protected VM beside its replica:
-// /var/lib/havm/vms/<vm>/vm.json, written by havmd, the same on both nodes (the higher generation wins).
-// The codec is strict (conf/schema/vm-1.json): a file that was damaged or edited wrongly is refused.
+// The job of VmDefinition: everything a node must remember about one protected VM beside its
+// replica: /var/lib/havm/vms/<vm>/vm.json, written by havmd, the same on both nodes (the higher
+// generation wins). The codec is strict (conf/schema/vm-1.json): a file that was damaged or edited
+// wrongly is refused.
 #pragma once
 
 #include <array>
 #include <cstdint>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <vector>
+
+#include <nlohmann/json.hpp>
 
 #include "agent/policy/findings.hpp"
 #include "agent/policy/policy.hpp"
@@ -43,7 +45,8 @@ struct VmDefinition {
 nlohmann::json definition_to_json(const VmDefinition& definition);
 
 // Every mistake becomes a finding; nullopt when there is one.
-std::optional<VmDefinition> definition_from_json(const nlohmann::json& document, Findings& findings);
+std::optional<VmDefinition> definition_from_json(const nlohmann::json& document,
+                                                 Findings& findings);
 std::optional<VmDefinition> parse_definition(const std::string& text, Findings& findings);
 
 // Reads vm.json; the Error names the file and tells every finding.

@@ -1,11 +1,13 @@
 #include "agent/policy/findings.hpp"
 
-#include <cerrno>
 #include <algorithm>
+#include <cerrno>
 
 namespace havm {
 
-std::string Finding::text() const { return pointer.empty() ? message : pointer + ": " + message; }
+std::string Finding::text() const {
+  return pointer.empty() ? message : pointer + ": " + message;
+}
 
 void Findings::add(std::string pointer, std::string message) {
   if (list_.size() >= max_findings) return;
@@ -15,7 +17,8 @@ void Findings::add(std::string pointer, std::string message) {
 }
 
 void Findings::add_below(const std::string& prefix, const Findings& other) {
-  for (const Finding& finding : other.list_) add(prefix + finding.pointer, finding.message);
+  for (const Finding& finding : other.list_)
+    add(prefix + finding.pointer, finding.message);
 }
 
 void Findings::sort() {

@@ -1,6 +1,6 @@
-// The job of Findings: collect everything that is wrong with a document, so that a person mends it in one
-// go. A finding is a JSON Pointer (RFC 6901; "" = the whole document) and a sentence that says what is
-// expected there and what was found. Data and text only; any thread, one at a time.
+// The job of Findings: collect everything that is wrong with a document, so that a person mends it
+// in one go. A finding is a JSON Pointer (RFC 6901; "" = the whole document) and a sentence that
+// says what is expected there and what was found. Data and text only; any thread, one at a time.
 #pragma once
 
 #include <string>
@@ -21,7 +21,8 @@ struct Finding {
 
 class Findings {
  public:
-  static constexpr std::size_t max_findings = 100;  // further ones are dropped: enough to start with
+  static constexpr std::size_t max_findings =
+      100;  // further ones are dropped: enough to start with
 
   void add(std::string pointer, std::string message);
   // The same findings below another place: `prefix` goes in front of every pointer.

@@ -2,11 +2,12 @@
 
 #include <regex>
 #include <set>
+#include <vector>
+
 #include <valijson/adapters/nlohmann_json_adapter.hpp>
 #include <valijson/schema.hpp>
 #include <valijson/schema_parser.hpp>
 #include <valijson/validator.hpp>
-#include <vector>
 
 #include "agent/policy/nearest_word.hpp"
 #include "vmrepl/base/assert.hpp"
@@ -75,8 +76,8 @@ class DuplicateKeys {
     frame.array = array;
     if (!frames_.empty()) {
       Frame& parent = frames_.back();
-      frame.pointer = pointer_to(
-          parent.pointer, parent.array ? std::to_string(parent.items) : parent.key);
+      frame.pointer =
+          pointer_to(parent.pointer, parent.array ? std::to_string(parent.items) : parent.key);
       ++parent.items;
     }
     frames_.push_back(std::move(frame));
@@ -144,7 +145,8 @@ std::string key_problem(const json& schema, const std::string& key) {
   return "unknown key; the keys here are " + all;
 }
 
-// valijson names only the first unknown key of an object and none that is missing by what it is for.
+// valijson names only the first unknown key of an object and none that is missing by what it is
+// for.
 void check_keys(const json& root, const json& schema, const json& value, const std::string& pointer,
                 Findings& findings) {
   if (value.is_array() && schema.contains("items")) {
@@ -165,7 +167,8 @@ void check_keys(const json& root, const json& schema, const json& value, const s
   for (const auto& key : schema.value("required", json::array())) {
     if (value.contains(key.get<std::string>())) continue;
     const json* sub = schema_of_member(root, schema, key.get<std::string>());
-    findings.add(pointer, "the key " + key.dump() + " is missing: expected " + description_of(*sub));
+    findings.add(pointer,
+                 "the key " + key.dump() + " is missing: expected " + description_of(*sub));
   }
 }
 
@@ -179,8 +182,8 @@ std::vector<std::string> path_of(const std::vector<std::string>& context) {
 
 // These repeat for each enclosing object what is said at the place itself, or by check_keys.
 bool is_echo(const std::string& description) {
-  for (const char* start : {"Failed to validate ", "Object contains a property ",
-                            "Missing required property "})
+  for (const char* start :
+       {"Failed to validate ", "Object contains a property ", "Missing required property "})
     if (description.starts_with(start)) return true;
   return false;
 }
@@ -189,28 +192,31 @@ void explain_violation(const json& root, const json& document,
                        const valijson::ValidationResults::Error& violation, Findings& findings) {
   const std::vector<std::string> path = path_of(violation.context);
   std::string pointer;
-  for (const std::string& step : path) pointer = pointer_to(pointer, step);
+  for (const std::string& step : path)
+    pointer = pointer_to(pointer, step);
   const json* schema = schema_at(root, path);
   const json::json_pointer place(pointer);
   if (schema == nullptr || !document.contains(place)) {
     findings.add(pointer, violation.description);
     return;
   }
-  findings.add(pointer, "expected " + description_of(*schema) + "; found " +
-                            shown(document.at(place)));
+  findings.add(pointer,
+               "expected " + description_of(*schema) + "; found " + shown(document.at(place)));
 }
 
 }  // namespace
 
 std::string shown(const json& value) {
   if (value.is_object())
-    return "an object with " + std::to_string(value.size()) + (value.size() == 1 ? " key" : " keys");
+    return "an object with " + std::to_string(value.size()) +
+           (value.size() == 1 ? " key" : " keys");
   if (value.is_array())
     return "a list of " + std::to_string(value.size()) + (value.size() == 1 ? " item" : " items");
   std::string text = value.dump(-1, ' ', false, json::error_handler_t::replace);
   if (text.size() > max_shown_bytes) {
     std::size_t end = max_shown_bytes;  // not in the middle of a UTF-8 sequence
-    while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0U) == 0x80U) --end;
+    while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0U) == 0x80U)
+      --end;
     text = text.substr(0, end) + "…";
   }
   return text;
@@ -235,8 +241,10 @@ json parse_document(const std::string& text, Findings& findings) {
     std::string reason = error.what();
     const std::size_t cut = reason.rfind(": ");
     const std::size_t syntax = reason.find("syntax error");
-    if (syntax != std::string::npos) reason = reason.substr(syntax);
-    else if (cut != std::string::npos) reason = reason.substr(cut + 2);
+    if (syntax != std::string::npos)
+      reason = reason.substr(syntax);
+    else if (cut != std::string::npos)
+      reason = reason.substr(cut + 2);
     findings.add("", "not valid JSON at " + place_of(text, error.byte) + ": " + reason);
   }
   return nullptr;
@@ -258,7 +266,8 @@ void check_schema(const json& document, std::string_view schema_text, Findings& 
   for (const auto& violation : results)
     if (!is_echo(violation.description)) explain_violation(root, document, violation, findings);
   if (valid || !findings.empty()) return;
-  for (const auto& violation : results) findings.add("", violation.description);
+  for (const auto& violation : results)
+    findings.add("", violation.description);
   HAVM_ASSERT(!findings.empty(), "a document that breaks its schema must not pass unreported");
 }
 

@@ -1,11 +1,13 @@
-// The job of these functions: read a JSON document that a person wrote and check it against one of our
-// schemas, reporting everything that is wrong at once. Strict: a key given twice and an unknown key are
-// findings (with a guess at what was meant). Every description in a schema completes "expected …".
+// The job of these functions: read a JSON document that a person wrote and check it against one of
+// our schemas, reporting everything that is wrong at once. Strict: a key given twice and an unknown
+// key are findings (with a guess at what was meant). Every description in a schema completes
+// "expected …".
 #pragma once
 
-#include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
+
+#include <nlohmann/json.hpp>
 
 #include "agent/policy/findings.hpp"
 

@@ -40,7 +40,8 @@ std::optional<std::string> vm_name_problem(const std::string& name) {
 std::optional<std::string> node_name_problem(const std::string& name) {
   const auto plain = [](char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9'); };
   bool good = !name.empty() && name.size() <= max_node_name_bytes && plain(name[0]);
-  for (const char c : name) good = good && (plain(c) || c == '-');
+  for (const char c : name)
+    good = good && (plain(c) || c == '-');
   if (good) return std::nullopt;
   return "node name " + shown(name) +
          " cannot be used: expected lower-case letters, digits and '-' (at most 63, first a letter "

@@ -6,7 +6,8 @@
 namespace havm {
 namespace {
 
-constexpr std::size_t max_word_bytes = 64;  // the distance is quadratic; longer words are no typing errors
+constexpr std::size_t max_word_bytes =
+    64;  // the distance is quadratic; longer words are no typing errors
 
 std::string folded(const std::string& word) {
   std::string out = word;
@@ -19,8 +20,10 @@ std::string folded(const std::string& word) {
 
 std::size_t edits(const std::string& a, const std::string& b) {
   std::vector<std::vector<std::size_t>> d(a.size() + 1, std::vector<std::size_t>(b.size() + 1));
-  for (std::size_t i = 0; i <= a.size(); ++i) d[i][0] = i;
-  for (std::size_t j = 0; j <= b.size(); ++j) d[0][j] = j;
+  for (std::size_t i = 0; i <= a.size(); ++i)
+    d[i][0] = i;
+  for (std::size_t j = 0; j <= b.size(); ++j)
+    d[0][j] = j;
   for (std::size_t i = 1; i <= a.size(); ++i) {
     for (std::size_t j = 1; j <= b.size(); ++j) {
       const std::size_t replaced = d[i - 1][j - 1] + (a[i - 1] == b[j - 1] ? 0U : 1U);

@@ -1,18 +1,19 @@
-// The job of Policy: what the administrator wants havm to do with one VM when something happens, read from
-// JSON (conf/policy.example.json, conf/schema/policy-1.json). A missing key means its default here.
-// Data and text; any thread.
+// The job of Policy: what the administrator wants havm to do with one VM when something happens,
+// read from JSON (conf/policy.example.json, conf/schema/policy-1.json). A missing key means its
+// default here. Data and text; any thread.
 #pragma once
 
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+
+#include <nlohmann/json.hpp>
 
 #include "agent/policy/findings.hpp"
 
 namespace havm {
 
 enum class FailoverMode { automatic, manual };
-enum class OnPeerLoss { go_on, freeze };          // "continue": one replica is enough to go on
+enum class OnPeerLoss { go_on, freeze };  // "continue": one replica is enough to go on
 enum class OnGuestShutdown { stay_off, restart };
 
 struct Policy {

@@ -25,15 +25,16 @@ struct Named {
 // Whatever else is wrong is then a matter of proportion.
 bool check_ranges(const Timing& t, const std::string& pointer, Findings& findings) {
   bool good = true;
-  for (const Named& d : {Named{"heartbeat_interval", t.heartbeat_interval},
-                         Named{"session_keepalive", t.session_keepalive},
-                         Named{"session_timeout", t.session_timeout},
-                         Named{"peer_timeout", t.peer_timeout}, Named{"lease", t.lease},
-                         Named{"boot_grace", t.boot_grace}}) {
+  for (const Named& d :
+       {Named{"heartbeat_interval", t.heartbeat_interval},
+        Named{"session_keepalive", t.session_keepalive},
+        Named{"session_timeout", t.session_timeout}, Named{"peer_timeout", t.peer_timeout},
+        Named{"lease", t.lease}, Named{"boot_grace", t.boot_grace}}) {
     if (d.value >= milliseconds(10) && d.value <= max_duration) continue;
     good = false;
-    findings.add(pointer_to(pointer, d.key), duration_text(d.value) + " is out of range: expected " +
-                                                 "10ms to " + duration_text(max_duration));
+    findings.add(pointer_to(pointer, d.key), duration_text(d.value) +
+                                                 " is out of range: expected " + "10ms to " +
+                                                 duration_text(max_duration));
   }
   return good;
 }
@@ -52,8 +53,8 @@ void check_patience(const Timing& t, const std::string& pointer, Findings& findi
   check({"session_timeout", t.session_timeout}, {"session_keepalive", t.session_keepalive});
   if (t.peer_timeout > t.boot_grace)
     findings.add(pointer_to(pointer, "boot_grace"),
-                 "boot_grace = " + duration_text(t.boot_grace) + " is less than peer_timeout = " +
-                     duration_text(t.peer_timeout) +
+                 "boot_grace = " + duration_text(t.boot_grace) +
+                     " is less than peer_timeout = " + duration_text(t.peer_timeout) +
                      ": a node that boots could not even hear its partner; raise boot_grace");
 }
 
@@ -80,9 +81,15 @@ void check_lease(const Timing& t, const std::string& pointer, Findings& findings
 
 }  // namespace
 
-milliseconds Timing::pause_after() const { return fraction_of(lease, pause_fraction); }
-milliseconds Timing::kill_after() const { return fraction_of(lease, kill_fraction); }
-milliseconds Timing::gone_after() const { return fraction_of(lease, gone_fraction); }
+milliseconds Timing::pause_after() const {
+  return fraction_of(lease, pause_fraction);
+}
+milliseconds Timing::kill_after() const {
+  return fraction_of(lease, kill_fraction);
+}
+milliseconds Timing::gone_after() const {
+  return fraction_of(lease, gone_fraction);
+}
 
 milliseconds Timing::successor_wait() const {
   const double factor = 1.0 + static_cast<double>(drift_ppm) / 1e6;
@@ -93,9 +100,9 @@ std::optional<Timing> timing_profile(const std::string& name) {
   Timing timing;
   if (name == "default") return timing;
   if (name != "slow") return std::nullopt;
-  for (milliseconds* d : {&timing.heartbeat_interval, &timing.session_keepalive,
-                          &timing.session_timeout, &timing.peer_timeout, &timing.lease,
-                          &timing.boot_grace})
+  for (milliseconds* d :
+       {&timing.heartbeat_interval, &timing.session_keepalive, &timing.session_timeout,
+        &timing.peer_timeout, &timing.lease, &timing.boot_grace})
     *d *= slow_factor;
   return timing;
 }

@@ -79,31 +79,32 @@ TEST(ClusterConfig, UnknownKeysGetASuggestion) {
   document["nods"] = json::object();
   document["nodes"]["a"]["link"] = json::array();
   document["colour"] = "red";
-  EXPECT_THAT(check(document),
-              UnorderedElementsAre(
-                  finding("/timing/leese", "unknown key; did you mean \"lease\"?"),
-                  finding("/nods", "did you mean \"nodes\"?"),
-                  finding("/nodes/a/link", "did you mean \"links\"?"),
-                  finding("/colour", "unknown key; the keys here are cluster, nodes")));
+  EXPECT_THAT(
+      check(document),
+      UnorderedElementsAre(finding("/timing/leese", "unknown key; did you mean \"lease\"?"),
+                           finding("/nods", "did you mean \"nodes\"?"),
+                           finding("/nodes/a/link", "did you mean \"links\"?"),
+                           finding("/colour", "unknown key; the keys here are cluster, nodes")));
 }
 
 TEST(ClusterConfig, BareNumbersAreNoDurations) {
   json document = valid();
   document["timing"] = {{"lease", 6}, {"boot_grace", "30"}, {"peer_timeout", "2 s"}};
   EXPECT_THAT(check(document),
-              UnorderedElementsAre(
-                  finding("/timing/lease", "expected a duration with its unit as text, such as "
+              UnorderedElementsAre(finding("/timing/lease",
+                                           "expected a duration with its unit as text, such as "
                                            "\"250ms\", \"6s\" or \"1min\"; found 6"),
-                  finding("/timing/boot_grace", "found \"30\""),
-                  finding("/timing/peer_timeout", "found \"2 s\"")));
+                                   finding("/timing/boot_grace", "found \"30\""),
+                                   finding("/timing/peer_timeout", "found \"2 s\"")));
 }
 
 TEST(ClusterConfig, ExactlyTwoNodes) {
   json document = valid();
   document["nodes"]["c"] = {{"links", {"10.0.0.3", "10.0.1.3"}}};
   EXPECT_THAT(check(document),
-              ElementsAre(finding("/nodes", "expected exactly two nodes (more than two are not "
-                                            "supported yet)")));
+              ElementsAre(finding("/nodes",
+                                  "expected exactly two nodes (more than two are not "
+                                  "supported yet)")));
   document["nodes"] = json::object();
   EXPECT_THAT(check(document), ElementsAre(finding("/nodes", "found an object with 0 keys")));
 }
@@ -112,7 +113,8 @@ TEST(ClusterConfig, NodeNames) {
   json document = valid();
   document["nodes"].erase("b");
   document["nodes"]["B"] = {{"links", {"10.0.0.2", "10.0.1.2"}}};
-  EXPECT_THAT(check(document), ElementsAre(finding("/nodes/B", "expected a node name: lower-case")));
+  EXPECT_THAT(check(document),
+              ElementsAre(finding("/nodes/B", "expected a node name: lower-case")));
 }
 
 TEST(ClusterConfig, LinksAreValidUniqueAndPaired) {
@@ -120,25 +122,26 @@ TEST(ClusterConfig, LinksAreValidUniqueAndPaired) {
   document["nodes"]["a"]["links"] = {"10.0.0.300", "10.0.1.2", "0.0.0.0"};
   document["nodes"]["b"]["links"] = {"fd00::2", "10.0.1.2"};
   EXPECT_THAT(check(document),
-              UnorderedElementsAre(
-                  finding("/nodes/a/links/0", "found \"10.0.0.300\""),
-                  finding("/nodes/a/links/2", "found \"0.0.0.0\""),
-                  finding("/nodes/b/links/1", "address 10.0.1.2 is already given at /nodes/a/links/1"),
-                  finding("/nodes", "node a has 3 links and node b has 2")));
+              UnorderedElementsAre(finding("/nodes/a/links/0", "found \"10.0.0.300\""),
+                                   finding("/nodes/a/links/2", "found \"0.0.0.0\""),
+                                   finding("/nodes/b/links/1",
+                                           "address 10.0.1.2 is already given at /nodes/a/links/1"),
+                                   finding("/nodes", "node a has 3 links and node b has 2")));
 }
 
 TEST(ClusterConfig, BothEndsOfALinkAreOfOneFamily) {
   json document = valid();
   document["nodes"]["b"]["links"] = {"fd00::2", "10.0.1.2"};
-  EXPECT_THAT(check(document), ElementsAre(finding("/nodes/b/links/0", "one is IPv4 and one IPv6")));
+  EXPECT_THAT(check(document),
+              ElementsAre(finding("/nodes/b/links/0", "one is IPv4 and one IPv6")));
 }
 
 TEST(ClusterConfig, NumberAndTypeOfLinks) {
   json document = valid();
   document["nodes"]["a"]["links"] = json::array();
   document["nodes"]["b"]["links"] = {1, "10.0.0.2"};
-  EXPECT_THAT(check(document), UnorderedElementsAre(
-                                   finding("/nodes/a/links", "1 to 4 IP addresses"),
+  EXPECT_THAT(check(document),
+              UnorderedElementsAre(finding("/nodes/a/links", "1 to 4 IP addresses"),
                                    finding("/nodes/b/links/0", "found 1"),
                                    finding("/nodes/b/links/0", "expected an IP address as text")));
 }
@@ -159,14 +162,14 @@ TEST(ClusterConfig, WitnessIsAThirdMachine) {
 TEST(ClusterConfig, PortsAreDisjoint) {
   json document = valid();
   document["ports"] = {{"heartbeat", 7700}, {"peer", 7700}};
-  EXPECT_THAT(check(document),
-              UnorderedElementsAre(
-                  finding("/ports/peer", "also used by heartbeat = 7700"),
-                  finding("/ports/heartbeat", "also used by replication = 7610–7999"),
-                  finding("/ports/peer", "also used by replication = 7610–7999")));
+  EXPECT_THAT(
+      check(document),
+      UnorderedElementsAre(finding("/ports/peer", "also used by heartbeat = 7700"),
+                           finding("/ports/heartbeat", "also used by replication = 7610–7999"),
+                           finding("/ports/peer", "also used by replication = 7610–7999")));
   document["ports"] = {{"replication", {{"first", 9000}, {"last", 8000}}}};
-  EXPECT_THAT(check(document),
-              ElementsAre(finding("/ports/replication", "first = 9000 is greater than last = 8000")));
+  EXPECT_THAT(check(document), ElementsAre(finding("/ports/replication",
+                                                   "first = 9000 is greater than last = 8000")));
   document["ports"] = {{"heartbeat", 0}, {"peer", 65536}};
   EXPECT_THAT(check(document), UnorderedElementsAre(finding("/ports/heartbeat", "found 0"),
                                                     finding("/ports/peer", "found 65536")));
@@ -184,12 +187,11 @@ TEST(ClusterConfig, EverythingAtOnce) {
                            "witness": {"address": "x"}, "timing": {"lease": "1s", "x": 1}})",
                        findings);
   EXPECT_THAT(findings.list(),
-              UnorderedElementsAre(finding("/version", "given twice"), finding("/version", "found 2"),
-                                   finding("/cluster", "found \"D\""),
-                                   finding("/nodes", "found a list of 0 items"),
-                                   finding("/witness/address", "found \"x\""),
-                                   finding("/timing/lease", "300ms"),
-                                   finding("/timing/x", "unknown key")));
+              UnorderedElementsAre(
+                  finding("/version", "given twice"), finding("/version", "found 2"),
+                  finding("/cluster", "found \"D\""), finding("/nodes", "found a list of 0 items"),
+                  finding("/witness/address", "found \"x\""), finding("/timing/lease", "300ms"),
+                  finding("/timing/x", "unknown key")));
 }
 
 TEST(ClusterConfig, OtherDocumentsThanObjects) {

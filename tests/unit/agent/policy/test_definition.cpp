@@ -1,10 +1,9 @@
-#include "agent/policy/definition.hpp"
+#include <filesystem>
 
 #include <gtest/gtest.h>
 #include <stdlib.h>
 
-#include <filesystem>
-
+#include "agent/policy/definition.hpp"
 #include "agent/policy/json_document.hpp"
 #include "tests/unit/agent/policy/finding_matchers.hpp"
 #include "vmrepl/base/files.hpp"
@@ -48,6 +47,13 @@ TEST(Definition, SurvivesARoundTripThroughAFile) {
   const auto loaded = load_definition(path);
   ASSERT_TRUE(loaded.has_value()) << loaded.error().message;
   EXPECT_EQ(loaded.value(), example());
+
+  VmDefinition latin1 = example();
+  latin1.original_xml = "<title>caf\xe9</title>";
+  const auto refused = save_definition(path, latin1);
+  ASSERT_FALSE(refused.has_value());
+  EXPECT_THAT(refused.error().message, HasSubstr("not UTF-8"));
+  EXPECT_EQ(load_definition(path).value(), example());
 
   ASSERT_TRUE(replace_file(path, "{\"version\": 1").has_value());
   const auto damaged = load_definition(path);

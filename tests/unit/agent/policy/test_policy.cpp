@@ -1,8 +1,7 @@
-#include "agent/policy/policy.hpp"
-
 #include <gtest/gtest.h>
 
 #include "agent/policy/json_document.hpp"
+#include "agent/policy/policy.hpp"
 #include "tests/unit/agent/policy/finding_matchers.hpp"
 #include "vmrepl/base/files.hpp"
 
@@ -48,12 +47,12 @@ TEST(Policy, WordsInTheFile) {
 TEST(Policy, EveryMistakeAtOnce) {
   EXPECT_THAT(check(R"({"version": 7, "failover": {"mode": "automatic", "mod": 1},
                         "replication": [], "geust": {}, "preferred_node": "B"})"),
-              UnorderedElementsAre(
-                  finding("/version", "found 7"), finding("/failover/mode", "found \"automatic\""),
-                  finding("/failover/mod", "did you mean \"mode\"?"),
-                  finding("/replication", "expected an object {\"on_peer_loss\"}"),
-                  finding("/geust", "did you mean \"guest\"?"),
-                  finding("/preferred_node", "found \"B\"")));
+              UnorderedElementsAre(finding("/version", "found 7"),
+                                   finding("/failover/mode", "found \"automatic\""),
+                                   finding("/failover/mod", "did you mean \"mode\"?"),
+                                   finding("/replication", "expected an object {\"on_peer_loss\"}"),
+                                   finding("/geust", "did you mean \"guest\"?"),
+                                   finding("/preferred_node", "found \"B\"")));
 }
 
 TEST(Policy, MalformedText) {

@@ -48,10 +48,11 @@ TEST(Timing, SuccessorWaitIsRoundedUp) {
 TEST(Timing, LateRenewalMustNotPauseAHealthyVm) {
   Timing timing;
   timing.lease = milliseconds(2000);
-  EXPECT_THAT(check(timing),
-              ElementsAre(finding("/timing/lease",
-                                  "0.3 × lease = 0.3 × 2s = 600ms after its last grant, but a renewal "
-                                  "may take 2 × 250ms + 250ms = 750ms")));
+  EXPECT_THAT(
+      check(timing),
+      ElementsAre(finding("/timing/lease",
+                          "0.3 × lease = 0.3 × 2s = 600ms after its last grant, but a renewal "
+                          "may take 2 × 250ms + 250ms = 750ms")));
   timing.lease = milliseconds(2501);  // 0.3 T = 750.3 ms, rounded to 750: not more than 750
   EXPECT_EQ(check(timing).size(), 1U);
   timing.lease = milliseconds(2504);
@@ -77,24 +78,25 @@ TEST(Timing, FewLostMessagesAreNoFailure) {
   Timing timing;
   timing.peer_timeout = milliseconds(999);
   timing.session_timeout = milliseconds(500);
-  EXPECT_THAT(check(timing),
-              ElementsAre(finding("/timing/peer_timeout", "4 × 250ms = 1s is more than peer_timeout"),
-                          finding("/timing/session_timeout", "4 × 250ms = 1s")));
+  EXPECT_THAT(check(timing), ElementsAre(finding("/timing/peer_timeout",
+                                                 "4 × 250ms = 1s is more than peer_timeout"),
+                                         finding("/timing/session_timeout", "4 × 250ms = 1s")));
 }
 
 TEST(Timing, GraceCoversThePeerTimeout) {
   Timing timing;
   timing.boot_grace = milliseconds(1999);
-  EXPECT_THAT(check(timing), ElementsAre(finding("/timing/boot_grace", "less than peer_timeout = 2s")));
+  EXPECT_THAT(check(timing),
+              ElementsAre(finding("/timing/boot_grace", "less than peer_timeout = 2s")));
 }
 
 TEST(Timing, EveryDurationHasARange) {
   Timing timing;
   timing.heartbeat_interval = milliseconds(9);
   timing.lease = milliseconds(600'001);
-  EXPECT_THAT(check(timing),
-              ElementsAre(finding("/timing/heartbeat_interval", "9ms is out of range: expected 10ms"),
-                          finding("/timing/lease", "to 10min")));
+  EXPECT_THAT(check(timing), ElementsAre(finding("/timing/heartbeat_interval",
+                                                 "9ms is out of range: expected 10ms"),
+                                         finding("/timing/lease", "to 10min")));
 }
 
 }  // namespace
