@@ -207,7 +207,8 @@ Result<void> ReplicaSetup::remove(const VmDefinition& d, ReplicaOrigin origin) c
   if (origin == ReplicaOrigin::partner)
     for (const DiskDefinition& disk : d.disks)
       if (::unlink(disk.path.c_str()) != 0 && errno != ENOENT && outcome)
-        outcome = errno_error("cannot delete the replica " + disk.path + " on node " + self_, errno);
+        outcome =
+            errno_error("cannot delete the replica " + disk.path + " on node " + self_, errno);
   std::error_code ec;
   std::filesystem::remove_all(paths_.vm_state(d.vm), ec);
   if (ec) return errno_error("cannot remove " + paths_.vm_state(d.vm), ec.value());
