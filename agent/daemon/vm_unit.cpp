@@ -117,6 +117,7 @@ struct VmUnit::Shared : std::enable_shared_from_this<VmUnit::Shared> {
   State core;
   nlohmann::json engine_status;
   std::string vm_words = "unknown";
+  std::string title;
   asio::steady_timer tick_timer;
   asio::steady_timer look_timer;
   std::unique_ptr<EngineLink> engine;
@@ -274,6 +275,7 @@ void VmUnit::Shared::looked(const Result<DomainInfo>& info, const Result<int>& p
   if (!info && info.error().code != ENOENT) return;  // libvirt does not answer: nothing is known
   const VmState now = info ? vm_state(info.value()) : VmState::off;
   vm_words = info ? to_string(info.value().state) : "shut off";
+  if (info) title = info.value().title;
   const VmState before = core.vm;
   const bool existed = before != VmState::off && before != VmState::unknown;
   if (now == VmState::off) watched = false;
@@ -358,6 +360,9 @@ const nlohmann::json& VmUnit::engine_status() const {
 }
 const std::string& VmUnit::vm_words() const {
   return shared_->vm_words;
+}
+const std::string& VmUnit::title() const {
+  return shared_->title;
 }
 
 void VmUnit::adopt_definition(const VmDefinition& newer) {

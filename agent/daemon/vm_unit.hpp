@@ -48,6 +48,8 @@ class VmUnit {
   [[nodiscard]] const nlohmann::json& engine_status() const;  // null when it does not answer
   [[nodiscard]] const std::string& vm_words() const;  // virsh's state of the VM on this node
 
+  [[nodiscard]] const std::string& title() const;  // libvirt's, empty when none
+
   // The partner sent a definition: taken over when its generation is higher.
   void adopt_definition(const VmDefinition& newer);
   // The epoch at which the arbiter should be asked for a lease, if one is needed.

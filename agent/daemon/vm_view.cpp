@@ -125,7 +125,7 @@ nlohmann::json vm_object(Havmd& daemon, const VmUnit& unit) {
   nlohmann::json v;
   v["vm"] = d.vm;
   v["uuid"] = d.uuid;
-  v["title"] = "";
+  v["title"] = unit.title();
   v["protected"] = true;
   v["state"] = state_words(daemon, unit);
   v["owner"] = nullptr;
