@@ -160,7 +160,7 @@ TEST(FailoverWorld, Random_faults_lose_nothing_run_nothing_twice_and_heal) {
   }
 }
 
-// Each once showed a hole in the rules; docs/protocol/failover.md tells which.
+// Each once failed: a hole in the rules or in the world that judges them (docs/protocol/failover.md).
 TEST(FailoverWorld, Seeds_that_once_failed_stay_clean) {
   for (const std::uint64_t seed : {228, 284, 539, 2851, 12961, 14234, 99792, 767867}) {
     FailoverWorld w(seed);
