@@ -54,6 +54,14 @@ Result<std::string> GuardClient::command(const std::string& text) {
 
 Result<std::string> GuardClient::command(const std::string& text,
                                          std::chrono::milliseconds deadline) {
+  if (text != "status") return exchange(text, deadline);
+  // The packets that follow its answer must not be taken for those of the next commands.
+  BOOST_OUTCOME_TRY(const auto lines, status());
+  return std::to_string(lines.size());
+}
+
+Result<std::string> GuardClient::exchange(const std::string& text,
+                                          std::chrono::milliseconds deadline) {
   // A kept connection may belong to a guard that was restarted: then the command is sent once more.
   const bool fresh = !fd_.valid();
   if (fresh) {
@@ -63,12 +71,12 @@ Result<std::string> GuardClient::command(const std::string& text,
     const int error = errno;
     fd_.reset();
     if (fresh) return errno_error("cannot send to havm-guard", error);
-    return command(text, deadline);
+    return exchange(text, deadline);
   }
   auto answer = receive(Clock::now() + deadline);
   if (!answer) {
     fd_.reset();  // a late answer must not be taken for that of the next command
-    if (!fresh && answer.error().code == ECONNRESET) return command(text, deadline);
+    if (!fresh && answer.error().code == ECONNRESET) return exchange(text, deadline);
     return answer;
   }
   const std::string& reply = answer.value();
@@ -78,7 +86,7 @@ Result<std::string> GuardClient::command(const std::string& text,
 }
 
 Result<std::vector<std::string>> GuardClient::status() {
-  BOOST_OUTCOME_TRY(const std::string count, command("status"));
+  BOOST_OUTCOME_TRY(const std::string count, exchange("status", deadline_));
   std::vector<std::string> lines;
   const auto until = Clock::now() + deadline_;
   for (long left = std::strtol(count.c_str(), nullptr, 10); left > 0; --left) {

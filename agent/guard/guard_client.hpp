@@ -29,6 +29,7 @@ class GuardClient {
 
  private:
   Result<void> connect();
+  Result<std::string> exchange(const std::string& text, std::chrono::milliseconds deadline);
   Result<std::string> receive(std::chrono::steady_clock::time_point until);
 
   std::string path_;

@@ -63,12 +63,16 @@ GuardDecision wait_for(GuardVm vm, GuardAnswer what) {
   return {vm, GuardAction::None, what, "ok", ""};
 }
 
-// A grant is taken note of; it wakes the VM only when it was sent after the pause.
+// Guarantee 2: what ends a pause.
+bool may_resume(const GuardVm& vm, TimePoint now, const GuardTimes& times) {
+  if (!pausing(vm) || vm.held) return false;
+  return !vm.needs_lease || (vm.last_sent > vm.paused_at && grant_valid(vm, now, times));
+}
+
 GuardDecision take_grant(GuardVm vm, const GuardEvent& event, const GuardTimes& times) {
   vm.last_sent = std::max(vm.last_sent, event.sent);
   if (ending(vm)) return answer(vm, "ok gone");
-  if (pausing(vm) && !vm.held && event.sent > vm.paused_at && grant_valid(vm, event.now, times))
-    return resume(vm, "a grant sent after the pause arrived");
+  if (may_resume(vm, event.now, times)) return resume(vm, "a grant sent after the pause arrived");
   return answer(vm, pausing(vm) ? "ok paused" : "ok");
 }
 
@@ -90,11 +94,11 @@ GuardDecision on_renew(GuardVm vm, const GuardEvent& event, const GuardTimes& ti
   return take_grant(vm, event, times);
 }
 
-GuardDecision on_alone(GuardVm vm, const GuardEvent& event) {
+GuardDecision on_alone(GuardVm vm, const GuardEvent& event, const GuardTimes& times) {
   if (ending(vm)) return answer(vm, "error its process was killed or is gone");
   vm.epoch = event.epoch;
   vm.needs_lease = false;
-  if (pausing(vm) && !vm.held)
+  if (may_resume(vm, event.now, times))
     return resume(vm, "this node is the only in-sync one: no lease needed");
   return answer(vm, vm.held ? "ok stopped" : "ok");
 }
@@ -121,13 +125,12 @@ GuardDecision on_kill(const GuardVm& vm, TimePoint now) {
   return kill(vm, now, "a kill was asked for");
 }
 
-GuardDecision on_continue(GuardVm vm, const GuardEvent& event) {
+GuardDecision on_continue(GuardVm vm, const GuardEvent& event, const GuardTimes& times) {
   if (ending(vm)) return answer(vm, "error its process was killed or is gone");
   vm.epoch = event.epoch;
   vm.held = false;
-  if (!pausing(vm)) return answer(vm, "ok");
-  if (!vm.needs_lease) return resume(vm, "the stop was taken back and no lease is needed");
-  return answer(vm, "ok paused");
+  if (may_resume(vm, event.now, times)) return resume(vm, "the stop was taken back and it may run");
+  return answer(vm, pausing(vm) ? "ok paused" : "ok");
 }
 
 GuardDecision on_tick(const GuardVm& vm, TimePoint now, const GuardTimes& times) {
@@ -184,7 +187,7 @@ GuardDecision guard_step(const GuardVm& vm, const GuardEvent& event, const Guard
     case GuardEventKind::Renew:
       return on_renew(vm, event, times);
     case GuardEventKind::Alone:
-      return on_alone(vm, event);
+      return on_alone(vm, event, times);
     case GuardEventKind::Lease:
       return on_lease(vm, event, times);
     case GuardEventKind::Stop:
@@ -192,7 +195,7 @@ GuardDecision guard_step(const GuardVm& vm, const GuardEvent& event, const Guard
     case GuardEventKind::Kill:
       return on_kill(vm, event.now);
     case GuardEventKind::Continue:
-      return on_continue(vm, event);
+      return on_continue(vm, event, times);
     case GuardEventKind::Tick:
       return on_tick(vm, event.now, times);
     case GuardEventKind::Gap:

@@ -13,15 +13,17 @@ namespace {
 struct Syntax {
   std::string_view word;
   GuardCommand::Verb verb;
+  GuardEventKind event;
   std::string_view arguments;
 };
 using Verb = GuardCommand::Verb;
+using Kind = GuardEventKind;
 constexpr Syntax syntaxes[] = {
-    {"watch", Verb::Watch, "vpset"}, {"renew", Verb::Renew, "vet"},
-    {"alone", Verb::Alone, "ve"},    {"lease", Verb::Lease, "ve"},
-    {"stop", Verb::Stop, "v"},       {"kill", Verb::Kill, "v"},
-    {"forget", Verb::Forget, "v"},   {"continue", Verb::Continue, "ve"},
-    {"status", Verb::Status, ""},
+    {"watch", Verb::Event, Kind::Watch, "vpset"}, {"renew", Verb::Event, Kind::Renew, "vet"},
+    {"alone", Verb::Event, Kind::Alone, "ve"},    {"lease", Verb::Event, Kind::Lease, "ve"},
+    {"stop", Verb::Event, Kind::Stop, "v"},       {"kill", Verb::Event, Kind::Kill, "v"},
+    {"forget", Verb::Forget, Kind::Tick, "v"},    {"continue", Verb::Event, Kind::Continue, "ve"},
+    {"status", Verb::Status, Kind::Tick, ""},
 };
 
 std::vector<std::string_view> split(std::string_view text) {
@@ -47,8 +49,8 @@ bool take(GuardCommand& command, char kind, std::string_view word) {
   if (error != std::errc() || end != word.data() + word.size() || number > max) return false;
   if (kind == 'p') command.pid = static_cast<int>(number);
   if (kind == 's') command.start_ticks = number;
-  if (kind == 'e') command.epoch = Epoch(number);
-  if (kind == 't') command.sent = from_ns(static_cast<long long>(number));
+  if (kind == 'e') command.event.epoch = Epoch(number);
+  if (kind == 't') command.event.sent = from_ns(static_cast<long long>(number));
   return kind != 'p' || number > 1;  // 0, 1: no QEMU has them
 }
 
@@ -62,6 +64,7 @@ Result<GuardCommand> parse_guard_command(std::string_view packet) {
   if (words.size() != syntax->arguments.size() + 1) return Error("wrong number of words", EINVAL);
   GuardCommand command;
   command.verb = syntax->verb;
+  command.event.kind = syntax->event;
   for (std::size_t i = 1; i < words.size(); ++i)
     if (!take(command, syntax->arguments[i - 1], words[i]))
       return Error("word " + std::to_string(i + 1) + " is not valid", EINVAL);
@@ -70,7 +73,8 @@ Result<GuardCommand> parse_guard_command(std::string_view packet) {
 
 std::string format_guard_status(const std::string& name, int pid, const GuardVm& vm) {
   const char* state = vm.held ? "stopped" : "paused";
-  if (vm.phase == GuardPhase::Running) state = "running";
+  // Until every thread was seen stopped it must be taken for running.
+  if (vm.phase == GuardPhase::Running || vm.phase == GuardPhase::Stopping) state = "running";
   if (vm.phase == GuardPhase::Killing) state = "killed";
   if (vm.phase == GuardPhase::Gone) state = "gone";
   const long long pause_at = vm.phase == GuardPhase::Running ? 0 : to_ns(vm.paused_at);

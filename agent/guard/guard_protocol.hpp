@@ -13,13 +13,12 @@ namespace havm {
 constexpr std::size_t guard_packet_bytes_max = 512;
 
 struct GuardCommand {
-  enum class Verb { Watch, Renew, Alone, Lease, Stop, Kill, Continue, Forget, Status };
+  enum class Verb { Event, Forget, Status };
   Verb verb = Verb::Status;
   std::string vm;
-  int pid = 0;
-  std::uint64_t start_ticks = 0;
-  Epoch epoch;
-  TimePoint sent{};
+  int pid = 0;                    // watch
+  std::uint64_t start_ticks = 0;  // watch
+  GuardEvent event;               // of verb Event, without its time
 };
 
 Result<GuardCommand> parse_guard_command(std::string_view packet);

@@ -28,27 +28,6 @@ GuardEventKind event_of(GuardProcess::Seen seen) {
                                              : GuardEventKind::SeenRunning;
 }
 
-GuardEventKind event_of(GuardCommand::Verb verb) {
-  switch (verb) {
-    case GuardCommand::Verb::Watch:
-      return GuardEventKind::Watch;
-    case GuardCommand::Verb::Renew:
-      return GuardEventKind::Renew;
-    case GuardCommand::Verb::Alone:
-      return GuardEventKind::Alone;
-    case GuardCommand::Verb::Lease:
-      return GuardEventKind::Lease;
-    case GuardCommand::Verb::Stop:
-      return GuardEventKind::Stop;
-    case GuardCommand::Verb::Kill:
-      return GuardEventKind::Kill;
-    case GuardCommand::Verb::Continue:
-      return GuardEventKind::Continue;
-    default:
-      return GuardEventKind::Tick;
-  }
-}
-
 }  // namespace
 
 void guard_log(const std::string& line) {
@@ -196,7 +175,7 @@ bool GuardServer::open_process(Client& client, const GuardCommand& command) {
     return false;
   }
   GuardVm vm;
-  vm.epoch = command.epoch;
+  vm.epoch = command.event.epoch;
   if (opened.value().look() ==
       GuardProcess::Seen::Stopped) {  // perhaps by this guard's predecessor
     vm.phase = GuardPhase::Paused;
@@ -213,19 +192,21 @@ void GuardServer::execute(Client& client, const GuardCommand& command) {
       client.out.push_back(format_guard_status(name, watched.process.pid(), watched.vm));
     return;
   }
-  if (command.verb == GuardCommand::Verb::Watch && !open_process(client, command)) return;
+  const bool forget = command.verb == GuardCommand::Verb::Forget;
+  const GuardEventKind kind = command.event.kind;
+  if (kind == GuardEventKind::Watch && !open_process(client, command)) return;
   const auto found = watched_.find(command.vm);
-  if (command.verb == GuardCommand::Verb::Forget && found != watched_.end()) {
-    watched_.erase(found);
-    return client.out.push_back("ok");
-  }
   if (found == watched_.end()) {
-    const bool harmless =
-        command.verb == GuardCommand::Verb::Renew || command.verb == GuardCommand::Verb::Forget;
+    const bool harmless = forget || kind == GuardEventKind::Renew;
     return client.out.push_back(harmless ? "ok unknown"
                                          : "error " + command.vm + " is not watched");
   }
-  const GuardEvent event{event_of(command.verb), BootClock::now(), command.epoch, command.sent};
+  if (forget) {
+    watched_.erase(found);
+    return client.out.push_back("ok");
+  }
+  GuardEvent event = command.event;
+  event.now = BootClock::now();
   const GuardDecision decision = step(command.vm, found->second, event);
   if (decision.answer == GuardAnswer::Now) return client.out.push_back(decision.reply);
   client.waits_for = command.vm;
