@@ -1,0 +1,219 @@
+// Two FrameConnections over loopback TCP, and a raw socket that sends what no engine would.
+#include "vmrepl/session/frame_connection.hpp"
+
+#include <cstring>
+#include <random>
+
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/write.hpp>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+namespace havm {
+namespace {
+
+using Tcp = boost::asio::ip::tcp;
+using testing::HasSubstr;
+
+struct Received {
+  FrameHeader header;
+  std::vector<std::byte> payload;
+};
+
+// One side and what happened to it.
+struct Side {
+  explicit Side(Tcp::socket socket)
+      : connection(std::make_shared<FrameConnection>(std::move(socket), std::chrono::seconds(2))) {}
+
+  void start() {
+    FrameConnection::Handlers h;
+    h.admit = [this](const FrameHeader& header) { return header.type != refused; };
+    h.on_frame = [this](const FrameHeader& header, Buffer payload) {
+      const auto bytes = std::as_const(payload).span();
+      frames.push_back({header, {bytes.begin(), bytes.end()}});
+      if (close_on_frame) connection->close();
+    };
+    h.on_closed = [this](const std::string& reason) { ends.push_back(reason); };
+    connection->start(std::move(h));
+  }
+
+  std::shared_ptr<FrameConnection> connection;
+  std::vector<Received> frames;
+  std::vector<std::string> ends;
+  FrameType refused = FrameType::hello;
+  bool close_on_frame = false;
+};
+
+class FrameConnectionTest : public testing::Test {
+ protected:
+  FrameConnectionTest() {
+    Tcp::acceptor acceptor(io, Tcp::endpoint(boost::asio::ip::address_v4::loopback(), 0));
+    Tcp::socket client(io);
+    client.connect(acceptor.local_endpoint());
+    a = std::make_unique<Side>(std::move(client));
+    b = std::make_unique<Side>(acceptor.accept());
+    b->start();
+  }
+  ~FrameConnectionTest() override {
+    a->connection->close();
+    b->connection->close();
+    run();
+  }
+  void run(std::chrono::milliseconds time = std::chrono::milliseconds(100)) {
+    io.restart();
+    io.run_for(time);
+  }
+  void run_until(const std::function<bool()>& condition) {
+    for (int i = 0; i < 1000 && !condition(); ++i) {
+      io.restart();
+      io.run_for(std::chrono::milliseconds(5));
+    }
+    EXPECT_TRUE(condition());
+  }
+  static FrameHeader frame(FrameType type, std::uint64_t sequence) {
+    FrameHeader h;
+    h.type = type;
+    h.sequence = Sequence(sequence);
+    h.session = SessionId(5);
+    return h;
+  }
+  static std::vector<std::byte> random_bytes(std::size_t size, unsigned seed) {
+    std::mt19937 random(seed);
+    std::vector<std::byte> bytes(size);
+    for (auto& x : bytes)
+      x = static_cast<std::byte>(random());
+    return bytes;
+  }
+
+  boost::asio::io_context io;
+  std::unique_ptr<Side> a;
+  std::unique_ptr<Side> b;
+};
+
+TEST_F(FrameConnectionTest, FramesOfEverySizeArriveInOrderAndWhole) {
+  a->start();
+  std::vector<std::vector<std::byte>> sent;
+  for (std::uint32_t size : {1U, 512U, 4096U, 65536U, 131072U, 1U << 20, 8U << 20, 3U, 200000U})
+    sent.push_back(random_bytes(size, size));
+  for (std::size_t i = 0; i < sent.size(); ++i) {
+    FrameHeader h = frame(FrameType::write, i + 1);
+    h.length = static_cast<std::uint32_t>(sent[i].size());
+    a->connection->send(h, sent[i]);
+    a->connection->send(frame(FrameType::flush, 100 + i), {});
+  }
+  run_until([&] { return b->frames.size() == 2 * sent.size(); });
+  for (std::size_t i = 0; i < sent.size(); ++i) {
+    EXPECT_EQ(b->frames[2 * i].header.sequence, Sequence(i + 1));
+    EXPECT_EQ(b->frames[2 * i].payload, sent[i]);
+    EXPECT_EQ(b->frames[2 * i + 1].header.sequence, Sequence(100 + i));
+  }
+  EXPECT_TRUE(a->connection->is_sent(2 * sent.size() - 1));
+}
+
+TEST_F(FrameConnectionTest, ALeaseOvertakesWhatWaits) {
+  a->start();
+  b->connection->pause_receiving(true);
+  const auto big = random_bytes(16U << 20, 1);
+  FrameHeader h = frame(FrameType::write, 1);
+  h.length = static_cast<std::uint32_t>(big.size());
+  for (int i = 0; i < 3; ++i)
+    a->connection->send(h, big);
+  run();
+  a->connection->send_urgent(frame(FrameType::lease_request, 9));
+  run();
+  b->connection->pause_receiving(false);
+  run_until([&] { return b->frames.size() == 4; });
+  EXPECT_EQ(b->frames[1].header.type, FrameType::lease_request);
+  EXPECT_EQ(b->frames[3].payload, big);
+}
+
+TEST_F(FrameConnectionTest, ADetachedPayloadMayBeFreed) {
+  a->start();
+  b->connection->pause_receiving(true);
+  auto filler = random_bytes(16U << 20, 1);
+  FrameHeader h = frame(FrameType::write, 1);
+  h.length = static_cast<std::uint32_t>(filler.size());
+  a->connection->send(h, filler);
+  auto payload = std::make_unique<std::vector<std::byte>>(random_bytes(4096, 2));
+  const auto copy = *payload;
+  h.length = 4096;
+  const auto number = a->connection->send(h, *payload);
+  run();
+  ASSERT_FALSE(a->connection->is_sent(number));
+  a->connection->detach(number);
+  payload.reset();
+  b->connection->pause_receiving(false);
+  run_until([&] { return b->frames.size() == 2; });
+  EXPECT_EQ(b->frames[1].payload, copy);
+}
+
+TEST_F(FrameConnectionTest, WhatIsSentBeforeFinishArrives) {
+  a->start();
+  b->connection->send(frame(FrameType::ack, 1), {});  // unread bytes must not reset it
+  FrameHeader h = frame(FrameType::bye, 2);
+  a->connection->send_text(h, R"({"reason":"test"})");
+  a->connection->finish();
+  run_until([&] { return !b->ends.empty(); });
+  ASSERT_EQ(b->frames.size(), 1u);
+  EXPECT_EQ(b->frames[0].header.type, FrameType::bye);
+  EXPECT_TRUE(a->ends.empty());
+}
+
+TEST_F(FrameConnectionTest, TheOtherSidesEndIsToldOnce) {
+  a->start();
+  a->connection->close();
+  run_until([&] { return !b->ends.empty(); });
+  EXPECT_EQ(b->ends.size(), 1u);
+  EXPECT_TRUE(a->ends.empty());
+}
+
+TEST_F(FrameConnectionTest, AfterCloseFromAHandlerNothingMoreIsCalled) {
+  a->start();
+  b->close_on_frame = true;
+  for (std::uint64_t i = 1; i < 20; ++i)
+    a->connection->send(frame(FrameType::flush, i), {});
+  run();
+  EXPECT_EQ(b->frames.size(), 1u);
+  EXPECT_TRUE(b->ends.empty());
+}
+
+TEST_F(FrameConnectionTest, AFrameThatIsNotAdmittedEndsTheConnection) {
+  a->start();
+  FrameHeader h = frame(FrameType::hello, 1);
+  a->connection->send_text(h, "{}");
+  run_until([&] { return !b->ends.empty(); });
+  EXPECT_THAT(b->ends[0], HasSubstr("hello"));
+  EXPECT_TRUE(b->frames.empty());
+}
+
+// Every single damaged byte of a frame is noticed and nothing of it is handed on.
+TEST(FrameConnectionDamageTest, EveryFlippedByteEndsTheConnection) {
+  std::vector<std::byte> payload(64, std::byte{7});
+  FrameHeader h;
+  h.type = FrameType::write;
+  h.sequence = Sequence(1);
+  h.length = 64;
+  const FrameHeaderBytes header = encode_header(h, payload);
+  std::vector<std::byte> whole(header.begin(), header.end());
+  whole.insert(whole.end(), payload.begin(), payload.end());
+  for (std::size_t i = 0; i < whole.size(); ++i) {
+    boost::asio::io_context io;
+    Tcp::acceptor acceptor(io, Tcp::endpoint(boost::asio::ip::address_v4::loopback(), 0));
+    Tcp::socket raw(io);
+    raw.connect(acceptor.local_endpoint());
+    Side side(acceptor.accept());
+    side.start();
+    auto damaged = whole;
+    damaged[i] ^= std::byte{0x10};
+    boost::asio::write(raw, boost::asio::buffer(damaged.data(), damaged.size()));
+    io.run_for(std::chrono::milliseconds(50));
+    EXPECT_TRUE(side.frames.empty()) << "byte " << i;
+    EXPECT_EQ(side.ends.size(), 1u) << "byte " << i;
+    side.connection->close();
+    io.restart();
+    io.poll();
+  }
+}
+
+}  // namespace
+}  // namespace havm
