@@ -160,7 +160,8 @@ TEST(FailoverWorld, Random_faults_lose_nothing_run_nothing_twice_and_heal) {
   }
 }
 
-// Each once failed: a hole in the rules or in the world that judges them (docs/protocol/failover.md).
+// Each once failed: a hole in the rules or in the world that judges them
+// (docs/protocol/failover.md).
 TEST(FailoverWorld, Seeds_that_once_failed_stay_clean) {
   for (const std::uint64_t seed : {228, 284, 539, 2851, 12961, 14234, 99792, 767867}) {
     FailoverWorld w(seed);
