@@ -27,12 +27,6 @@ using testing::HasSubstr;
 
 class ControlTest : public testing::Test {
  protected:
-  ControlTest() {
-    std::string name = testing::TempDir() + "havm-control-XXXXXX";
-    EXPECT_NE(::mkdtemp(name.data()), nullptr);
-    directory = name;
-    path = directory + "/control.sock";
-  }
   ~ControlTest() override { std::filesystem::remove_all(directory); }
 
   // `echo` answers its arguments, `fail` an error, `later` when released, `never` not at all.
@@ -65,8 +59,14 @@ class ControlTest : public testing::Test {
     co_return outcome;
   }
 
-  std::string directory;
-  std::string path;
+  static std::string fresh_directory() {
+    std::string name = testing::TempDir() + "havm-control-XXXXXX";
+    EXPECT_NE(::mkdtemp(name.data()), nullptr);
+    return name;
+  }
+
+  std::string directory = fresh_directory();
+  std::string path = directory + "/control.sock";
   boost::asio::io_context io;
   std::vector<std::string> executed;
   std::vector<ControlServer::Reply> waiting;
@@ -138,7 +138,7 @@ TEST_F(ControlTest, ASubscriberGetsAStatusAndThenEveryEvent) {
   ASSERT_TRUE(server.start());
   std::vector<std::string> events;
   client.on_event([&](const Json& e) { events.push_back(e["event"].get<std::string>()); });
-  auto body = [](auto& t, std::vector<std::string>& events) -> awaitable<void> {
+  auto body = [](auto& t, std::vector<std::string>& seen) -> awaitable<void> {
     EXPECT_TRUE(co_await t.client.connect(t.path));
     Json early = {{"event", "early"}};
     t.server.broadcast(early);
@@ -146,7 +146,7 @@ TEST_F(ControlTest, ASubscriberGetsAStatusAndThenEveryEvent) {
     Json synced = {{"event", "synced"}};
     t.server.broadcast(synced);
     co_await t.sleep(milliseconds(50));
-    EXPECT_THAT(events, ElementsAre("status", "synced"));
+    EXPECT_THAT(seen, ElementsAre("status", "synced"));
   };
   run(body(*this, events));
 }
@@ -155,7 +155,7 @@ TEST_F(ControlTest, TheEndOfTheEngineEndsEveryCallAndIsToldOnce) {
   ASSERT_TRUE(server.start());
   int lost = 0;
   client.on_lost([&](const std::string&) { ++lost; });
-  auto body = [](auto& t, int& lost) -> awaitable<void> {
+  auto body = [](auto& t, int& times) -> awaitable<void> {
     EXPECT_TRUE(co_await t.client.connect(t.path));
     auto stopper = [](auto& u) -> awaitable<void> {
       co_await u.sleep(milliseconds(30));
@@ -168,7 +168,7 @@ TEST_F(ControlTest, TheEndOfTheEngineEndsEveryCallAndIsToldOnce) {
     const auto after = co_await t.ask(t.client, "echo");
     EXPECT_EQ(after.error().code, ENOTCONN);
     co_await t.sleep(milliseconds(30));
-    EXPECT_EQ(lost, 1);
+    EXPECT_EQ(times, 1);
     EXPECT_FALSE(t.client.connected());
   };
   run(body(*this, lost));
@@ -178,13 +178,13 @@ TEST_F(ControlTest, ClosingOneselfIsNotALoss) {
   ASSERT_TRUE(server.start());
   int lost = 0;
   client.on_lost([&](const std::string&) { ++lost; });
-  auto body = [](auto& t, int& lost) -> awaitable<void> {
+  auto body = [](auto& t, int& times) -> awaitable<void> {
     EXPECT_TRUE(co_await t.client.connect(t.path));
     EXPECT_TRUE(co_await t.client.connect(t.path));  // replaces the first
     EXPECT_TRUE(co_await t.ask(t.client, "echo"));
     t.client.close();
     co_await t.sleep(milliseconds(30));
-    EXPECT_EQ(lost, 0);
+    EXPECT_EQ(times, 0);
   };
   run(body(*this, lost));
 }

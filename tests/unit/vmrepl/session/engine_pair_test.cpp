@@ -1,16 +1,13 @@
 // Two real engines over loopback, with real clients at the NBD sockets: the story of one VM from
 // its first write to the change of owner, and everything that must be refused on the way.
-#include <cstdio>
-#include <cstdlib>
+#include "tests/unit/vmrepl/session/engine_pair.hpp"
+
 #include <filesystem>
-#include <fstream>
+#include <functional>
 #include <future>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-
-#include "tests/unit/vmrepl/nbd/nbd_judges.hpp"
-#include "tests/unit/vmrepl/session/engine_process.hpp"
 
 namespace havm {
 namespace {
@@ -18,66 +15,13 @@ namespace {
 using Json = nlohmann::json;
 using testing::HasSubstr;
 
-constexpr std::uint64_t disk_bytes = 64ULL << 20;
-
-class EnginePairTest : public testing::Test {
+class EnginePairTest : public EnginePair {
  protected:
   void SetUp() override {
     HAVM_NEED_PROGRAM("qemu-io");
     HAVM_NEED_PROGRAM("nbdcopy");
-    ASSERT_EQ(a.create("uptodate"), 0) << a.log();
-    ASSERT_EQ(b.create("inconsistent"), 0) << b.log();
-    a.start();
-    b.start();
+    start_pair();
   }
-  void TearDown() override {
-    a.kill();
-    b.kill();
-    if (!HasFailure()) std::filesystem::remove_all(plan.directory);
-  }
-
-  void serve(EngineProcess& e, std::uint64_t epoch) {
-    e.ok("promise", {{"epoch", epoch}});
-    e.ok("serve", {{"epoch", epoch}});
-  }
-  // From alone at `epoch` to live at epoch + 1.
-  void grow(EngineProcess& owner, std::uint64_t epoch) {
-    owner.ok("connect");
-    owner.wait_for_session("synced");
-    owner.ok("grow-prepare", {{"epoch", epoch}});
-    owner.ok("grow-commit", {{"epoch", epoch + 1}});
-    owner.wait_for_session("live");
-  }
-  static int qemu_io(const EngineProcess& e, const std::vector<std::string>& commands) {
-    std::vector<std::string> argv{"qemu-io", "-f", "raw"};
-    for (const auto& c : commands) {
-      argv.push_back("-c");
-      argv.push_back(c);
-    }
-    argv.push_back(nbd_uri(e.nbd_socket(), "vda"));
-    const ProgramRun run = run_program(argv);
-    if (run.output.find("Pattern verification failed") != std::string::npos) return 99;
-    return run.exit_code;
-  }
-  void fill(const EngineProcess& e) {
-    const std::string file = plan.directory + "/random";
-    ASSERT_EQ(run_program({"dd", "if=/dev/urandom", "of=" + file, "bs=1M",
-                           "count=" + std::to_string(disk_bytes >> 20)})
-                  .exit_code,
-              0);
-    ASSERT_EQ(run_program({"nbdcopy", "--flush", file, nbd_uri(e.nbd_socket(), "vda")}).exit_code,
-              0);
-  }
-  // Byte by byte, in the two image files.
-  testing::AssertionResult same_images() {
-    const ProgramRun run = run_program({"cmp", a.image(), b.image()});
-    if (run.exit_code == 0) return testing::AssertionSuccess();
-    return testing::AssertionFailure() << run.output << run.errors;
-  }
-
-  PairPlan plan = make_pair_plan(disk_bytes);
-  EngineProcess a{plan, "a"};
-  EngineProcess b{plan, "b"};
 };
 
 TEST_F(EnginePairTest, AloneThenSyncedThenLiveTheImagesAreTheSame) {
@@ -88,7 +32,7 @@ TEST_F(EnginePairTest, AloneThenSyncedThenLiveTheImagesAreTheSame) {
   const Json owner = a.status();
   EXPECT_EQ(owner["record"]["in_sync"], "both");
   EXPECT_EQ(owner["record"]["epoch"], 2);
-  EXPECT_EQ(owner["sync"]["done_bytes"], disk_bytes);
+  EXPECT_EQ(owner["sync"]["done_bytes"], pair_disk_bytes);
   const Json secondary =
       b.wait_until("epoch 2", [](const Json& s) { return s["record"]["epoch"] == 2; });
   EXPECT_EQ(secondary["role"], "secondary");
@@ -103,15 +47,15 @@ TEST_F(EnginePairTest, EveryJudgeFindsTheLiveEngineRightAndTheReplicasEqual) {
   serve(a, 1);
   grow(a, 1);
   NbdExpected expected;
-  expected.size_bytes = disk_bytes;
+  expected.size_bytes = pair_disk_bytes;
   expected.minimum_block_bytes = 512;
   expected.export_name = expected.asked_name = "vda";
   EXPECT_TRUE(judge_nbdinfo(a.nbd_socket(), expected));
   EXPECT_TRUE(judge_qemu_io_patterns(a.nbd_socket()));
   EXPECT_TRUE(same_images());
-  EXPECT_TRUE(judge_copy_both_ways(a.nbd_socket(), disk_bytes, plan.directory));
+  EXPECT_TRUE(judge_copy_both_ways(a.nbd_socket(), pair_disk_bytes, plan.directory));
   EXPECT_TRUE(same_images());
-  EXPECT_TRUE(judge_fio_verify(a.nbd_socket(), disk_bytes, plan.directory));
+  EXPECT_TRUE(judge_fio_verify(a.nbd_socket(), pair_disk_bytes, plan.directory));
   EXPECT_TRUE(same_images());
   EXPECT_TRUE(judge_same_content(a.nbd_socket(), b.image()));
 }
@@ -121,7 +65,7 @@ TEST_F(EnginePairTest, AFullSyncUnderGuestWritesEndsWithEqualImages) {
   serve(a, 1);
   fill(a);
   auto guest = std::async(std::launch::async, [this] {
-    return judge_fio_verify(a.nbd_socket(), disk_bytes, plan.directory);
+    return judge_fio_verify(a.nbd_socket(), pair_disk_bytes, plan.directory);
   });
   a.wait_until("a client", [](const Json& s) { return s["clients"] > 0; });
   grow(a, 1);
@@ -254,7 +198,7 @@ TEST_F(EnginePairTest, QuitAndSigtermEndInOrderAndMarkTheReplicaClean) {
 }
 
 TEST_F(EnginePairTest, TwoEnginesOfOneVmDoNotRun) {
-  EngineProcess second(PairPlan{plan.directory + "/b", disk_bytes, 1, 2}, "a");
+  EngineProcess second(PairPlan{plan.directory + "/b", pair_disk_bytes, 1, 2}, "a");
   second.config = a.config;
   second.config["control_socket"] = second.directory() + "/control.sock";
   EXPECT_NE(second.create("uptodate"), 0);
@@ -263,7 +207,7 @@ TEST_F(EnginePairTest, TwoEnginesOfOneVmDoNotRun) {
 
 TEST_F(EnginePairTest, BadConfigurationsEndWithOneClearSentence) {
   const auto complains = [this](const std::string& about, const std::function<void(Json&)>& spoil) {
-    const PairPlan own = make_pair_plan(disk_bytes);
+    const PairPlan own = make_pair_plan(pair_disk_bytes);
     EngineProcess e(own, "a");
     spoil(e.config);
     EXPECT_EQ(e.create("uptodate"), 1);
@@ -275,14 +219,14 @@ TEST_F(EnginePairTest, BadConfigurationsEndWithOneClearSentence) {
   complains("65536", [](Json& c) { c["listen"][0]["port"] = 65536; });
   complains("not a numeric", [](Json& c) { c["listen"][0]["address"] = "localhost"; });
   complains("No such file", [](Json& c) { c["disks"][0]["path"] = "/nonexistent/disk"; });
-  complains("size", [](Json& c) { c["disks"][0]["size"] = disk_bytes * 2; });
+  complains("size", [](Json& c) { c["disks"][0]["size"] = pair_disk_bytes * 2; });
   complains("at least one disk", [](Json& c) { c["disks"] = Json::array(); });
   complains("session_timeout_ms", [](Json& c) { c["timing"]["session_timeout_ms"] = 10; });
   complains("octal", [](Json& c) { c["nbd_socket_mode"] = "rw"; });
 }
 
 TEST_F(EnginePairTest, APortInUseIsToldAtTheStart) {
-  const PairPlan own = make_pair_plan(disk_bytes);
+  const PairPlan own = make_pair_plan(pair_disk_bytes);
   EngineProcess e(own, "a");
   e.config["listen"] = a.config["listen"];
   ASSERT_EQ(e.create("uptodate"), 0);
@@ -300,7 +244,7 @@ class BrokenAckTest : public testing::Test {
  protected:
   // True when a guest write completes although the partner cannot have acked it.
   static bool acks_without_partner(const std::string& program) {
-    const PairPlan plan = make_pair_plan(disk_bytes);
+    const PairPlan plan = make_pair_plan(pair_disk_bytes);
     bool acked = false;
     {
       EngineProcess a(plan, "a", program);
