@@ -216,7 +216,7 @@ TEST_F(WitnessFile, WritesOnlyWhatWasAsked) {
   ASSERT_TRUE(opened);
   WitnessStore& store = *opened.value();
   const RegisterKey odd("c'; DROP TABLE registers; --", "v\"'%");
-  const Register value(Epoch(9), "n'1", {"n'1", "n\"2"});
+  const Register value(Epoch(9), "n'1", {"n\"2", "n'1"});
   ASSERT_FALSE(register_problem(value)) << *register_problem(value);
   ASSERT_TRUE(store.write(odd, value));
   EXPECT_EQ(store.read(odd).value(), value);
