@@ -141,14 +141,14 @@ asio::awaitable<bool> EngineLink::Shared::ensure_connected(std::shared_ptr<Share
 }
 
 asio::awaitable<void> EngineLink::Shared::refresh(std::shared_ptr<Shared> self) {
-  const TimePoint asked = BootClock::now();
   auto status = co_await self->client.call("status", nullptr, status_deadline);
   if (self->stopped) co_return;
   if (!status) {
     self->away(status.error().message);
     co_return;
   }
-  auto view = parse_engine_status(status.value(), asked);
+  // Ages are of the moment of the reply: taking an earlier one would date a grant too early.
+  auto view = parse_engine_status(status.value(), BootClock::now());
   if (!view) {
     self->away(view.error().message);
     co_return;

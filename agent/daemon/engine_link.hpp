@@ -25,7 +25,7 @@
 
 namespace havm {
 
-// The engine's `status` as the failover core sees it; `received` is when it was asked for.
+// The engine's `status` as the failover core sees it; `received` is when it arrived.
 Result<EngineView> parse_engine_status(const nlohmann::json& status, TimePoint received);
 
 class EngineLink {

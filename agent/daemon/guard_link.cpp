@@ -16,7 +16,7 @@ namespace {
 using std::chrono::milliseconds;
 
 constexpr milliseconds start_poll{20};
-constexpr int start_polls_max = 100;
+constexpr milliseconds start_patience{1000};
 constexpr milliseconds confirm_deadline{5000};
 
 // Field 22 of /proc/PID/stat: with the pid it names one process for ever.
@@ -54,7 +54,8 @@ Result<bool> GuardLink::ensure() {
                                       std::to_string(to_ms(lease_))};
   BOOST_OUTCOME_TRY(spawn_detached(argv, log_));
   spdlog::warn("started havm-guard");
-  for (int i = 0; i < start_polls_max; ++i) {
+  const TimePoint end = BootClock::now() + start_patience;
+  while (BootClock::now() < end) {
     if (client_->status()) return true;
     std::this_thread::sleep_for(start_poll);
   }

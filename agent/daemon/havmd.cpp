@@ -237,7 +237,16 @@ nlohmann::json Havmd::report() const {
   return r;
 }
 
+// A report of another version, or of somebody else, must not stop this daemon.
 void Havmd::partner_reported(const nlohmann::json& report) {
+  try {
+    take_report(report);
+  } catch (const nlohmann::json::exception& e) {
+    spdlog::warn("partner={} its report is malformed: {}", node_.partner, e.what());
+  }
+}
+
+void Havmd::take_report(const nlohmann::json& report) {
   const bool of_this_boot = heartbeat_ && report.value("boot_id", "") == liveness().boot_id();
   if (!of_this_boot || liveness().state() != PeerState::up) return;
   partner_report_ = {report, BootClock::now()};

@@ -84,6 +84,7 @@ class Havmd {
   boost::asio::awaitable<void> lease_loop();
   boost::asio::awaitable<void> request_leases();
   void keep_guard();
+  void take_report(const nlohmann::json& report);
 
   boost::asio::io_context& io_;
   NodeContext node_;

@@ -38,6 +38,10 @@ struct Paths {
   [[nodiscard]] std::string nbd_socket(const std::string& vm, const std::string& disk) const {
     return vm_run(vm) + "/" + disk + ".nbd";
   }
+  // Exists while this node is between starting QEMU (paused) and letting its vCPUs run.
+  [[nodiscard]] std::string start_mark(const std::string& vm) const {
+    return vm_run(vm) + "/starting";
+  }
   [[nodiscard]] std::string permit(const std::string& vm) const { return run + "/permit/" + vm; }
 };
 

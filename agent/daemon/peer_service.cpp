@@ -68,12 +68,22 @@ asio::awaitable<HttpResponse> prepare(Havmd& daemon, std::string vm, nlohmann::j
   co_return done();
 }
 
+// Why this replica must not be deleted; empty: the partner is known to have a newer one, or nothing
+// was ever registered.
+std::string keep_replica(const State& s) {
+  if (s.vm != VmState::off) return "the VM is not off here";
+  if (s.engine && s.engine->role == EngineRole::owner) return "its engine serves the disks";
+  if (s.reg_missing) return {};
+  if (!s.reg) return "the witness has not answered yet, so that nobody knows who owns the VM";
+  return s.reg->owned() ? "this node owns the VM" : "";
+}
+
 asio::awaitable<HttpResponse> remove(Havmd& daemon, std::string vm) {
   VmUnit* unit = daemon.find(vm);
   if (!unit) co_return done();
-  if (unit->state().reg && unit->state().reg->owned())
+  if (const auto why = keep_replica(unit->state()); !why.empty())
     co_return HttpResponse::error(
-        409, "node " + daemon.node().self + " owns VM '" + vm + "': its replica is not removed");
+        409, "node " + daemon.node().self + " keeps its replica of VM '" + vm + "': " + why);
   const VmDefinition d = unit->definition();
   auto ended = co_await unit->quit_engine();
   if (!ended) co_return HttpResponse::error(503, ended.error().message);

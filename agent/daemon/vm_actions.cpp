@@ -209,24 +209,34 @@ asio::awaitable<Result<void>> VmActions::start_permitted() {
 }
 
 // Guarantee 3 of VmUnit: paused, watched, resumed.
+asio::awaitable<Result<void>> VmActions::start_watched(StartVm action) {
+  auto started = co_await start_permitted();
+  if (!started) co_return started;
+  auto watched = co_await watch(action.epoch);
+  if (watched && action.alone) watched = node_.guard->alone(vm_, action.epoch);
+  if (!watched) co_return watched;
+  const auto resume = [hv = node_.hypervisor, vm = vm_] { return hv->resume(vm); };
+  std::function<Result<void>()> call = resume;
+  co_return co_await worker_.run<void>("resuming VM '" + vm_ + "'", std::move(call), call_deadline);
+}
+
+// A start that failed half way leaves no paused QEMU behind.
 asio::awaitable<Result<void>> VmActions::start(StartVm action) {
   auto guarded = node_.guard->ensure();
   if (!guarded) co_return guarded.error();
-  auto started = co_await start_permitted();
-  if (!started) co_return started.error();
-  auto watched = co_await watch(action.epoch);
-  if (watched && action.alone) watched = node_.guard->alone(vm_, action.epoch);
-  if (!watched) {
+  const std::string mark = node_.paths.start_mark(vm_);
+  auto marked = replace_file(mark, "start\n");
+  if (!marked) co_return marked.error();
+  auto started = co_await start_watched(action);
+  if (!started) {
     const auto destroy = [hv = node_.hypervisor, vm = vm_] { return hv->destroy(vm); };
     std::function<Result<void>()> undo = destroy;
     auto undone =
         co_await worker_.run<void>("stopping VM '" + vm_ + "'", std::move(undo), call_deadline);
     static_cast<void>(undone);
-    co_return watched.error();
   }
-  const auto resume = [hv = node_.hypervisor, vm = vm_] { return hv->resume(vm); };
-  std::function<Result<void>()> call = resume;
-  co_return co_await worker_.run<void>("resuming VM '" + vm_ + "'", std::move(call), call_deadline);
+  ::unlink(mark.c_str());
+  co_return started;
 }
 
 asio::awaitable<Completed> VmActions::run(StartVm a) {

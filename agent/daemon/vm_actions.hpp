@@ -47,6 +47,7 @@ class VmActions {
 
   boost::asio::awaitable<Completed> engine(std::string command, nlohmann::json arguments);
   boost::asio::awaitable<Result<void>> start(StartVm action);
+  boost::asio::awaitable<Result<void>> start_watched(StartVm action);
   boost::asio::awaitable<Result<void>> start_permitted();
   boost::asio::awaitable<Result<void>> watch(Epoch epoch);
   [[nodiscard]] Register named(const RegisterView& view) const;

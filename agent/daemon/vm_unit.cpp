@@ -1,11 +1,13 @@
 #include "agent/daemon/vm_unit.hpp"
 
 #include <deque>
+#include <filesystem>
 
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <spdlog/spdlog.h>
+#include <unistd.h>
 
 #include "agent/daemon/engine_link.hpp"
 #include "agent/daemon/guard_link.hpp"
@@ -213,6 +215,11 @@ asio::awaitable<void> VmUnit::Shared::execute(std::shared_ptr<Shared> self, Acti
     self->guard_epoch = start->epoch;
   }
   if (std::holds_alternative<KillVm>(action)) self->watched = false;
+  const auto* lease = std::get_if<RequireLease>(&action);
+  if (lease && answer.outcome == Completed::Outcome::ok) {
+    self->guard_alone = false;
+    self->guard_epoch = lease->epoch;
+  }
   self->deliver(answer);
   if (lane_of(action) == Lane::vm) self->look_timer.cancel();
 }
@@ -224,7 +231,12 @@ asio::awaitable<void> VmUnit::Shared::execute(std::shared_ptr<Shared> self, Acti
 // node is alone.
 void VmUnit::Shared::sync_guard() {
   if (!watched || !core.engine || core.engine->role != EngineRole::owner) return;
-  const bool alone = core.engine->in_sync == RecordedSet::self && !core.engine->grow_mark;
+  // From the check that a lease is held until the grow has ended either way, one is needed.
+  const bool growing =
+      core.lease_required || core.engine->grow_mark ||
+      (core.storage_pending && (std::holds_alternative<RequireLease>(*core.storage_pending) ||
+                                std::holds_alternative<EngineGrowPrepare>(*core.storage_pending)));
+  const bool alone = core.engine->in_sync == RecordedSet::self && !growing;
   const Epoch epoch = core.engine->epoch;
   if (alone == guard_alone && epoch == guard_epoch) return;
   const std::string& vm = definition.vm;
@@ -273,7 +285,13 @@ void VmUnit::Shared::engine_changed(std::optional<EngineView> view, const nlohma
 
 void VmUnit::Shared::looked(const Result<DomainInfo>& info, const Result<int>& pid) {
   if (!info && info.error().code != ENOENT) return;  // libvirt does not answer: nothing is known
-  const VmState now = info ? vm_state(info.value()) : VmState::off;
+  VmState now = info ? vm_state(info.value()) : VmState::off;
+  // Paused and the mark still there: the agent ended between start and resume. The core lets it go
+  // on, or kills it, as it does with a VM that lost its disk.
+  const std::string mark = node.paths.start_mark(definition.vm);
+  const bool half_started = std::filesystem::exists(mark);
+  if (half_started && now == VmState::paused) now = VmState::paused_by_error;
+  if (half_started && now != VmState::paused_by_error) ::unlink(mark.c_str());
   vm_words = info ? to_string(info.value().state) : "shut off";
   if (info) title = info.value().title;
   const VmState before = core.vm;
@@ -283,8 +301,8 @@ void VmUnit::Shared::looked(const Result<DomainInfo>& info, const Result<int>& p
     const bool restart = definition.policy.on_guest_shutdown == OnGuestShutdown::restart;
     return deliver(VmEnded{!info || restart || ended_by_crash(info.value())});
   }
-  if (now != before) deliver(VmChanged{now});
   if (now != VmState::off && pid) adopt_running(pid.value());
+  if (now != before) deliver(VmChanged{now});
 }
 
 asio::awaitable<void> VmUnit::Shared::look_loop(std::shared_ptr<Shared> self) {

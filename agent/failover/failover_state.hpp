@@ -45,6 +45,7 @@ struct State {
   TimePoint reg_read_at{};
   bool reg_missing = false;
   bool want_read = true;
+  std::optional<Epoch> refused_epoch;  // shown by the arbiter, older than what this node has seen
   std::optional<TimePoint> arbiter_granted_partner_at;
 
   std::optional<EngineView> engine;

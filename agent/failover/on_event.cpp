@@ -1,4 +1,6 @@
 // Events change the knowledge. Nothing is decided here.
+#include <utility>
+
 #include "agent/failover/failover_core.hpp"
 #include "vmrepl/base/assert.hpp"
 
@@ -26,6 +28,9 @@ void promotion_ended(State& s, Notes& notes) {
 void learn_register(State& s, const RegisterView& view, Notes& notes) {
   s.reg_missing = false;
   if (s.reg && view.epoch < s.reg->epoch) {
+    s.want_read = true;
+    s.read_retry_at = s.now + s.config.register_poll;
+    if (std::exchange(s.refused_epoch, view.epoch) == view.epoch) return;
     note(notes, "register-went-back",
          "the arbiter shows " + describe(s, view) + " but this node has seen " +
              describe(s, *s.reg) +
@@ -59,6 +64,7 @@ void register_answer(State& s, const Completed& done, Notes& notes) {
   s.arbiter_granted_partner_at = done.partner_granted_at;
   if (done.register_view) return learn_register(s, *done.register_view, notes);
   s.reg_missing = true;
+  s.storage_retry_at = s.now + s.config.retry_delay;
   s.reg_read_at = s.now;
 }
 

@@ -37,6 +37,11 @@ bool stream_up(const EngineView& e) {
 
 Verdict hand_over(State& s) {
   Handover& h = *s.handover;
+  if (s.now - h.since > s.config.handover_timeout && s.engine->failed) {
+    h.since = s.now;
+    return wait("handing-over", "a disk of this replica failed: only " + s.config.partner +
+                                    " holds every completed write; it is asked again");
+  }
   if (s.now - h.since > s.config.handover_timeout) {
     if (!s.engine->suspect && !h.flushed)
       return act(
@@ -51,7 +56,7 @@ Verdict hand_over(State& s) {
                    " did not take over in time: raise the epoch, which voids the word given",
                to_alone(s));
   }
-  if (s.vm != VmState::off)
+  if (s.vm != VmState::off || s.vm_pending)
     return wait("handing-over", "stopping the VM before " + s.config.partner + " takes over");
   if (!h.persisted)
     return act("handing-over", "persist-stopped",
@@ -68,27 +73,28 @@ Verdict hand_over(State& s) {
 
 // Rule 8: R={A,B} and this replica may have lost writes that were acknowledged.
 Verdict suspect_start(State& s) {
-  if (s.partner_alive && !s.partner)
+  const bool grace = s.now - s.born < s.config.boot_grace;
+  if (s.partner_alive && !s.partner && grace)
     return wait("suspect", "this host went down uncleanly; waiting to hear what " +
                                s.config.partner + " holds");
-  if (s.partner_alive && s.partner->uptodate && !s.partner->suspect) {
+  if (s.partner_alive && s.partner && s.partner->uptodate && !s.partner->suspect) {
     s.handover = Handover{s.reg->epoch, s.now, false, {}, false, false};
     return wait("suspect", "this host went down uncleanly and " + s.config.partner +
                                " holds every completed write: it shall take over");
   }
-  if (s.partner_alive && s.partner->suspect)
+  if (s.partner_alive && s.partner && s.partner->suspect)
     return act("shrinking", "suspect-shrink",
                "both hosts went down uncleanly: the last owner goes on with its own replica",
                to_alone(s));
-  if (s.now - s.born < s.config.boot_grace)
+  if (grace)
     return wait("suspect", "this host went down uncleanly; waiting for " + s.config.partner +
                                " for at most " + std::to_string(to_ms(s.config.boot_grace)) +
                                " ms");
-  return act(
-      "shrinking", "grace-shrink",
-      s.config.partner +
-          " did not come in time: going on with a replica whose unflushed writes may be lost",
-      to_alone(s));
+  return act("shrinking", "grace-shrink",
+             s.config.partner +
+                 " did not come, or not tell what it holds, in time: going on with a replica whose "
+                 "unflushed writes may be lost",
+             to_alone(s));
 }
 
 Verdict begin_service(State& s) {
@@ -120,7 +126,10 @@ Verdict begin_service(State& s) {
 // -------------------------------------------------------------------------------
 
 Verdict become_alone(State& s) {
-  if (s.config.freeze_alone)
+  if (s.engine->failed)
+    return wait("held", "a disk of this replica failed and " + s.config.partner +
+                            " is lost: I/O is held until it returns or a person helps");
+  if (s.config.freeze_alone && !s.partner_alive)
     return wait("held",
                 "the partner is lost and the policy says freeze: I/O is held until it returns");
   if (!s.flushed_for_shrink)
@@ -133,17 +142,17 @@ Verdict become_alone(State& s) {
 
 Verdict grow(State& s) {
   const EngineView& e = *s.engine;
-  if (e.grow_mark)
-    return stream_up(e) ? act("growing", "grow-swap",
-                              "mark durable, stream live, lease held: add the partner",
-                              CompareAndSwap{*s.reg, {next_epoch(s), Side::self, true, true}})
-                        : act("fencing", "fence-swap",
-                              "the stream ended while the grow was being prepared", to_alone(s));
+  if (e.grow_mark && !stream_up(e))
+    return act("fencing", "fence-swap", "the stream ended while the grow was being prepared",
+               to_alone(s));
   if (s.vm_pending) return wait("growing", "waiting until the VM has been started or stopped");
   if (!s.lease_required)
     return act("growing", "require-lease",
                "with both in sync the VM needs a lease: make sure that one is held",
                RequireLease{e.epoch});
+  if (e.grow_mark)
+    return act("growing", "grow-swap", "mark durable, stream live, lease held: add the partner",
+               CompareAndSwap{*s.reg, {next_epoch(s), Side::self, true, true}});
   return act("growing", "grow-prepare", "note durably that the in-sync set may become both",
              EngineGrowPrepare{e.epoch});
 }
