@@ -198,6 +198,12 @@ std::size_t Engine::clients() const {
 
 void Engine::replica_failed(std::uint16_t disk, int error) {
   disk_errors_[disk] = std::strerror(error);
+  // The partner holds every completed write and this replica perhaps not: a restart must not make
+  // it trusted again. Alone it is the only copy there is.
+  if (record_.record().in_sync == InSync::both) {
+    record_.lost_data();
+    persist();
+  }
   spdlog::error("vm={} disk={} the local replica failed: {}; guest I/O is held", config_.vm,
                 config_.disks[disk].name, disk_errors_[disk]);
   control_.broadcast({{"event", "replica-failed"},

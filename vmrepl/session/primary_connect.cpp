@@ -89,6 +89,7 @@ void PrimarySession::attach(Socket socket) {
   session_ = random_session();
   peer_boot_id_.clear();
   connection_ = std::make_shared<FrameConnection>(std::move(socket), config_.session_timeout);
+  epoch_unanswered_ = false;
   FrameConnection::Handlers h;
   h.admit = [this](const FrameHeader& header) { return admit(header); };
   h.on_frame = [this](const FrameHeader& header, Buffer payload) { on_frame(header, payload); };
@@ -137,6 +138,7 @@ bool PrimarySession::admit(const FrameHeader& header) const {
 
 void PrimarySession::on_frame(const FrameHeader& header, const Buffer& payload) {
   if (!connection_) return;
+  if (header.type == FrameType::epoch_ok) epoch_unanswered_ = false;
   if (header.type == FrameType::hello_ok) {
     on_hello_ok(payload);
   } else if (header.type == FrameType::hello_refused) {

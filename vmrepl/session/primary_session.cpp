@@ -198,11 +198,12 @@ void PrimarySession::execute(PrimaryAction& action) {
 
 void PrimarySession::send(const PrimaryAction& action) {
   if (!connection_) return;  // the loss of the session is about to be told to the core
-  if (action.frame.type == FrameType::lease_request) {
+  if (action.frame.type == FrameType::lease_request && !epoch_unanswered_) {
     connection_->send_urgent(action.frame);
     return;
   }
   if (action.frame.type == FrameType::epoch) {
+    epoch_unanswered_ = true;
     connection_->send_text(action.frame, encode(EpochMessage{}));
     return;
   }

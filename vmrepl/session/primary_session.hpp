@@ -146,6 +146,8 @@ class PrimarySession {
   TimePoint progress_at_;
   std::uint64_t progress_bytes_ = 0;
   std::optional<TimePoint> last_grant_sent_;
+  // A lease request of the new epoch must not overtake the frame that announces it.
+  bool epoch_unanswered_ = false;
 };
 
 }  // namespace havm
