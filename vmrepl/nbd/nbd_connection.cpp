@@ -160,8 +160,7 @@ bool NbdConnection::process_handshake() {
   if (step.outcome == NbdHandshakeOutcome::ended) draining_ = true;
   if (step.outcome == NbdHandshakeOutcome::transmission) {
     handshake_timer_.cancel();
-    // A client that sent requests along with a large option may have left more than a window here.
-    inbox_wanted_ = std::max(receive_window_bytes, inbox_size());
+    inbox_wanted_ = receive_window_bytes;
     agreement_ = handshake_.agreement();
     owner_->client_ready();
   }

@@ -73,9 +73,12 @@ void MemoryBlockService::complete_some() {
   schedule();
 }
 
-std::size_t MemoryBlockService::release(int error) {
-  auto released = std::exchange(waiting_, {});
-  std::reverse(released.begin(), released.end());
+std::size_t MemoryBlockService::release(int error, std::size_t count_max) {
+  std::vector<Waiting> released;
+  while (!waiting_.empty() && released.size() < count_max) {
+    released.push_back(std::move(waiting_.back()));
+    waiting_.pop_back();
+  }
   for (Waiting& waiting : released) {
     if (error != 0) waiting.second = error;
     complete(std::move(waiting));

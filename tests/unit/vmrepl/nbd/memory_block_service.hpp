@@ -34,8 +34,8 @@ class MemoryBlockService final : public BlockService {
   void submit(std::unique_ptr<BlockRequest> request) override;
   Result<std::vector<Extent>> extents(std::uint64_t offset, std::uint64_t length) override;
 
-  // Completes the requests held now with `error`, newest first; returns how many.
-  std::size_t release(int error = 0);
+  // Completes requests held now with `error`, newest first, at most `count_max`; returns how many.
+  std::size_t release(int error = 0, std::size_t count_max = SIZE_MAX);
   // Forgets the requests held now without completing them.
   void forget() { waiting_.clear(); }
 
