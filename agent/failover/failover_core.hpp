@@ -23,6 +23,7 @@
 #pragma once
 
 #include "agent/failover/failover_state.hpp"
+#include "agent/failover/verdict.hpp"
 
 namespace havm {
 
@@ -37,13 +38,7 @@ Duration lease_wait(const FailoverConfig& config);
 // 0.3 T: how long after its request a grant lets vCPUs run.
 Duration lease_use(const FailoverConfig& config);
 
-// ---- the rules, one function per lane and role; each returns at most one decision
-// ------------------ A decision without an action only sets phase and reason.
-struct Verdict {
-  std::string phase;
-  Decision decision;
-};
-
+// The rules, one function per lane and role; each returns at most one decision.
 Verdict decide_owner(State& state);    // storage lane, the register names this node
 Verdict decide_standby(State& state);  // storage lane, the register names the partner
 Verdict decide_vm(State& state);       // vm lane

@@ -2,18 +2,11 @@
 #include <algorithm>
 
 #include "agent/failover/failover_core.hpp"
+#include "agent/failover/verdict.hpp"
 #include "vmrepl/base/assert.hpp"
 
 namespace havm {
 namespace {
-
-Verdict wait(std::string phase, std::string reason) {
-  return {std::move(phase), {"", std::move(reason), std::nullopt}};
-}
-
-Verdict act(std::string phase, std::string kind, std::string reason, Action action) {
-  return {std::move(phase), {std::move(kind), std::move(reason), std::move(action)}};
-}
 
 RegisterView alone_at(Epoch epoch) {
   return {epoch, Side::self, true, false};

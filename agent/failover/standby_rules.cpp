@@ -2,18 +2,11 @@
 #include <algorithm>
 
 #include "agent/failover/failover_core.hpp"
+#include "agent/failover/verdict.hpp"
 #include "vmrepl/base/assert.hpp"
 
 namespace havm {
 namespace {
-
-Verdict wait(std::string phase, std::string reason) {
-  return {std::move(phase), {"", std::move(reason), std::nullopt}};
-}
-
-Verdict act(std::string phase, std::string kind, std::string reason, Action action) {
-  return {std::move(phase), {std::move(kind), std::move(reason), std::move(action)}};
-}
 
 // Rule 6: this node was owner and is no longer.
 Verdict step_down(State& s) {
