@@ -74,6 +74,12 @@ class Scene:
             10, since_ns=boottime_ns() + int(seconds * 1e9), host=host, deadline_s=seconds + 60
         )
 
+    def asked(self, **details) -> int:
+        """Marks as the cut the moment before something is asked for or killed, with the guest at
+        work: the verdict wants its last stamp before the cut to be fresh."""
+        self.stamps(1, since_ns=boottime_ns())
+        return self.lab.mark("cut", **details)
+
     # --- looking ----------------------------------------------------------------------------------
 
     def info(self, host: Host) -> dict:

@@ -16,7 +16,7 @@ def digest(path) -> str:
 
 def test_failover_by_hand_and_back(scene):
     for source, target in ((scene.a, scene.b), (scene.b, scene.a)):
-        asked_ns = scene.lab.mark("cut", by_hand=True)
+        asked_ns = scene.asked(by_hand=True)
         scene.havm(source, "failover", scene.VM)
         scene.stamps(60, since_ns=asked_ns, host=target)
         assert not source.qemu_pids(scene.VM)
@@ -34,7 +34,7 @@ def test_virsh_start_on_the_wrong_host_is_refused(scene):
     assert not scene.b.qemu_pids(scene.VM)
     scene.stamps(20, since_ns=since, host=scene.a)
     assert scene.info(scene.a)["sync"]["state"] == "in-sync"
-    scene.lab.mark("cut", nothing=True)
+    scene.asked(nothing=True)
     scene.stamps(10, since_ns=boottime_ns(), host=scene.a)
     scene.assert_passes(expect_boot=False)
 
@@ -54,13 +54,14 @@ def test_virsh_start_behind_the_hook_fails_at_the_disk(scene):
 
 
 def test_shutdown_stays_off_and_start_goes_on(scene):
+    asked_ns = scene.asked(by_hand=True)
     scene.havm(scene.a, "shutdown", scene.VM)
     scene.off(scene.a)
-    cut_ns = scene.lab.mark("cut", by_hand=True)
     assert not scene.a.qemu_pids(scene.VM) and not scene.b.qemu_pids(scene.VM)
+    started_ns = boottime_ns()
     scene.havm(scene.a, "start", scene.VM)
-    scene.stamps(10, since_ns=cut_ns, host=scene.a)
-    scene.assert_passes(cut_ns=cut_ns)
+    scene.stamps(10, since_ns=started_ns, host=scene.a)
+    scene.assert_passes(cut_ns=asked_ns)
 
 
 def test_unprotect_gives_back_identical_data(scene):
@@ -95,7 +96,7 @@ def test_protect_and_unprotect_of_a_running_vm(make_scene):
     assert refused.returncode == 1 and "--restart" in refused.stderr, refused.stderr
     for verb in (["protect", scene.VM, "--peer", "b"], ["unprotect", scene.VM]):
         scene.stamps(60, since_ns=boottime_ns(), host=scene.a)
-        asked_ns = scene.lab.mark("cut", by_hand=True)
+        asked_ns = scene.asked(by_hand=True)
         scene.havm(scene.a, *verb, "--restart")
         scene.stamps(20, since_ns=boottime_ns(), host=scene.a)
         scene.assert_passes(cut_ns=asked_ns)

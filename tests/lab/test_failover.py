@@ -113,8 +113,8 @@ def test_one_of_two_links_cut(scene, link):
 
 def test_witness_down_and_nothing_else_happens(scene):
     since = boottime_ns()
+    cut_ns = scene.asked(witness=True)
     scene.product.kill_witness()
-    cut_ns = scene.lab.mark("cut", witness=True)
     scene.stamps_for(2 * LONGER_THAN_LEASE_S, scene.a)
     assert (
         scene.longest_silence_s(since, boottime_ns()) < 2
@@ -131,8 +131,8 @@ def test_kill_of_havmd_alone(scene, where):
     host = scene.lab.hosts[where]
     qemus = scene.a.qemu_pids(scene.VM)
     since = boottime_ns()
+    cut_ns = scene.asked(program="havmd")
     scene.product.kill(host, "havmd")
-    cut_ns = scene.lab.mark("cut", program="havmd")
     scene.stamps_for(2 * LONGER_THAN_LEASE_S, scene.a)
     scene.product.start_havmd(host)
     scene.in_sync(scene.a)
@@ -148,8 +148,8 @@ def test_kill_of_havm_repl_alone(scene, where):
     """The VM pauses on its lost disk (or on its lost partner) and goes on; the guest notices
     nothing but the time."""
     qemus = scene.a.qemu_pids(scene.VM)
+    cut_ns = scene.asked(program="havm-repl")
     scene.product.kill(scene.lab.hosts[where], "havm-repl")
-    cut_ns = scene.lab.mark("cut", program="havm-repl")
     scene.stamps(20, since_ns=cut_ns, host=scene.a, deadline_s=PAUSE_S)
     scene.in_sync(scene.a)
     scene.stamps(20, since_ns=boottime_ns(), host=scene.a)
@@ -159,8 +159,8 @@ def test_kill_of_havm_repl_alone(scene, where):
 
 def test_kill_of_havm_guard_alone(scene):
     qemus = scene.a.qemu_pids(scene.VM)
+    cut_ns = scene.asked(program="havm-guard")
     scene.product.kill(scene.a, "havm-guard")
-    cut_ns = scene.lab.mark("cut", program="havm-guard")
     scene.stamps_for(2 * LONGER_THAN_LEASE_S, scene.a)
     wait_until("a new havm-guard", lambda: scene.a.pids_of("havm-guard"), PAUSE_S)
     assert scene.a.qemu_pids(scene.VM) == qemus and len(scene.boots()) == 1
