@@ -7,20 +7,16 @@
 
 namespace havm {
 
-ResyncCore::ResyncCore(std::vector<DirtyBitmap> to_copy)
-    : left_(std::move(to_copy)), cursors_(left_.size(), 0) {
-  for (const DirtyBitmap& b : left_)
-    total_bytes_ += b.set_bytes();
+ResyncCore::ResyncCore(std::vector<const DirtyBitmap*> dirty)
+    : dirty_(std::move(dirty)), cursors_(dirty_.size(), 0) {
+  for (const DirtyBitmap* b : dirty_)
+    total_bytes_ += b->set_bytes();
 }
 
-bool ResyncCore::left_empty() const {
-  return std::all_of(left_.begin(), left_.end(), [](const DirtyBitmap& b) { return b.empty(); });
-}
-
-std::optional<ResyncCopy> ResyncCore::peek() const {
-  if (in_flight_ >= copies_max || in_flight_bytes_ >= in_flight_bytes_max) return std::nullopt;
-  for (std::size_t i = 0; i < left_.size(); ++i) {
-    const auto range = left_[i].next_set(cursors_[i], hole_bytes_max);
+std::optional<ResyncCopy> ResyncCore::next() const {
+  for (std::size_t i = 0; i < dirty_.size(); ++i) {
+    if (cursors_[i] >= dirty_[i]->disk_size_bytes()) continue;
+    const auto range = dirty_[i]->next_set(cursors_[i], hole_bytes_max);
     if (!range) continue;
     ResyncCopy copy;
     copy.disk = static_cast<std::uint16_t>(i);
@@ -29,6 +25,11 @@ std::optional<ResyncCopy> ResyncCore::peek() const {
     return copy;
   }
   return std::nullopt;
+}
+
+std::optional<ResyncCopy> ResyncCore::peek() const {
+  if (in_flight_ >= copies_max || in_flight_bytes_ >= in_flight_bytes_max) return std::nullopt;
+  return next();
 }
 
 ResyncCopy ResyncCore::take(const ResyncCopy& peeked, std::uint64_t length, bool hole) {
@@ -41,35 +42,17 @@ ResyncCopy ResyncCore::take(const ResyncCopy& peeked, std::uint64_t length, bool
   const std::uint64_t grain = DirtyBitmap::grain_bytes;
   const std::uint64_t whole = (wanted + grain - 1) / grain * grain;
   copy.length = static_cast<std::uint32_t>(std::min(whole, std::uint64_t{peeked.length}));
-  left_[copy.disk].clear_range(copy.offset, copy.length);
   cursors_[copy.disk] = copy.offset + copy.length;
   ++in_flight_;
   if (!hole) in_flight_bytes_ += copy.length;
   return copy;
 }
 
-void ResyncCore::leave_window(const ResyncCopy& copy) {
+void ResyncCore::done(const ResyncCopy& copy) {
   HAVM_ASSERT(in_flight_ > 0, "a copy ended that was not handed out");
   --in_flight_;
   if (!copy.hole) in_flight_bytes_ -= copy.length;
-}
-
-void ResyncCore::done(const ResyncCopy& copy) {
-  leave_window(copy);
   done_bytes_ += copy.length;
-}
-
-void ResyncCore::failed(const ResyncCopy& copy) {
-  leave_window(copy);
-  left_[copy.disk].set_range(copy.offset, copy.length);
-  cursors_[copy.disk] = std::min(cursors_[copy.disk], copy.offset);
-}
-
-std::vector<DirtyBitmap> all_of(const std::vector<std::uint64_t>& disk_sizes_bytes) {
-  std::vector<DirtyBitmap> all;
-  for (const std::uint64_t size : disk_sizes_bytes)
-    all.emplace_back(size).set_all();
-  return all;
 }
 
 }  // namespace havm

@@ -1,15 +1,15 @@
 // The job of ResyncCore: choose what a resync copies next, over all disks of one VM, and know how
-// far it is. Pure. It is given the set of ranges to copy (all of each disk for a full resync, the
-// dirty bitmaps for a short one) and takes no locks: PrimaryCore orders each copy among the guest's
-// writes.
+// far it is. Pure. It walks the dirty bitmaps of the owner once, from their start to their end, and
+// takes no locks: PrimaryCore orders each copy among the guest's writes.
 //
 // Guarantees
-//  1. Every byte of the set is handed out exactly once, disk by disk in rising order, and again
-//  only
-//     after failed().
+//  1. Every byte that is dirty when the walk reaches it is handed out exactly once, disk by disk in
+//     rising order. A copy is whole grains (or ends with the disk), so that its bits can be
+//     cleared.
 //  2. At most in_flight_bytes_max of data and copies_max copies are in flight.
 //  3. finished() only when every copy handed out has been reported done.
-// One thread. Bytes.
+// While a resync runs, bits are only cleared, and only behind the walk: guest writes go to both
+// replicas. A copy that fails ends the session, and the next one walks again. One thread. Bytes.
 #pragma once
 
 #include <cstddef>
@@ -35,34 +35,29 @@ class ResyncCore {
   static constexpr std::uint64_t in_flight_bytes_max = 4U << 20;
   static constexpr std::size_t copies_max = 32;
 
-  explicit ResyncCore(std::vector<DirtyBitmap> to_copy);
+  // The bitmaps outlive it.
+  explicit ResyncCore(std::vector<const DirtyBitmap*> dirty);
 
   // The next range (of at most hole_bytes_max), or nothing when the window is full or all is handed
   // out. take() hands out its first `length` bytes; a data copy is at most data_bytes_max.
   [[nodiscard]] std::optional<ResyncCopy> peek() const;
   ResyncCopy take(const ResyncCopy& peeked, std::uint64_t length, bool hole);
-
   void done(const ResyncCopy& copy);
-  void failed(const ResyncCopy& copy);
 
-  [[nodiscard]] bool finished() const { return left_empty() && in_flight_ == 0; }
+  [[nodiscard]] bool finished() const { return in_flight_ == 0 && !next(); }
   [[nodiscard]] std::uint64_t total_bytes() const { return total_bytes_; }
   [[nodiscard]] std::uint64_t done_bytes() const { return done_bytes_; }
   [[nodiscard]] std::size_t in_flight() const { return in_flight_; }
 
  private:
-  [[nodiscard]] bool left_empty() const;
-  void leave_window(const ResyncCopy& copy);
+  [[nodiscard]] std::optional<ResyncCopy> next() const;
 
-  std::vector<DirtyBitmap> left_;
-  std::vector<std::uint64_t> cursors_;  // of each disk: nothing is left before it
+  std::vector<const DirtyBitmap*> dirty_;
+  std::vector<std::uint64_t> cursors_;  // of each disk: the walk has passed what is before it
   std::uint64_t total_bytes_ = 0;
   std::uint64_t done_bytes_ = 0;
   std::uint64_t in_flight_bytes_ = 0;
   std::size_t in_flight_ = 0;
 };
-
-// Everything of every disk.
-std::vector<DirtyBitmap> all_of(const std::vector<std::uint64_t>& disk_sizes_bytes);
 
 }  // namespace havm

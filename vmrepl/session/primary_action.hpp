@@ -6,6 +6,7 @@
 #include <string>
 
 #include "vmrepl/base/clock.hpp"
+#include "vmrepl/bitmap/activity_log_core.hpp"
 #include "vmrepl/session/session_types.hpp"
 #include "vmrepl/wire/frame_codec.hpp"
 
@@ -27,6 +28,9 @@ struct PrimaryAction {
     replica_failed,   // own `disk` failed with `error`
     renew_lease,      // a grant for a request sent at `time`
     drained,          // after close: no local I/O is left
+    new_generation,   // begin a new generation in the record, durably, before the next action
+    write_log,        // `transaction` to the activity log, then log_written
+    save_marks,       // the dirty bitmaps, then marks_saved; one save may answer several
   };
   explicit PrimaryAction(Kind k, OpId op = no_op) : kind(k), id(op) {}
 
@@ -37,6 +41,7 @@ struct PrimaryAction {
   SessionState state = SessionState::none;
   FrameHeader frame;
   TimePoint time;
+  LogTransaction transaction;
   std::string text;
 };
 

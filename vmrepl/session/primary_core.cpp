@@ -11,10 +11,8 @@ namespace havm {
 
 using Kind = PrimaryAction::Kind;
 
-PrimaryCore::PrimaryCore(const std::vector<std::uint64_t>& disk_sizes_bytes) {
-  HAVM_ASSERT(!disk_sizes_bytes.empty(), "a VM has at least one disk");
-  for (const std::uint64_t size : disk_sizes_bytes)
-    disks_.emplace_back(size);
+PrimaryCore::PrimaryCore(ReplicaMarks& marks) : marks_(marks), disks_(marks.disks()) {
+  HAVM_ASSERT(!disks_.empty(), "a VM has at least one disk");
 }
 
 // ---- the owner role --------------------------------------------------------------------------
@@ -24,8 +22,7 @@ void PrimaryCore::open(Epoch epoch) {
   open_ = true;
   epoch_ = epoch;
   required_ = grown_ = frozen_ = failed_ = false;
-  for (Disk& d : disks_)
-    d.dirty.clear_all();
+  generation_due_ = true;
 }
 
 void PrimaryCore::grow_prepare() {
@@ -39,8 +36,7 @@ void PrimaryCore::grow_commit(Epoch epoch, Actions& out) {
   epoch_ = epoch;
   grown_ = true;
   if (phase_ != Phase::synced) return;  // lost meanwhile: held until shrink
-  for (Disk& d : disks_)
-    d.dirty.clear_all();
+  marks_.clear_all();
   send_control(FrameType::epoch, FrameType::epoch_ok, out);
   changed(SessionState::live, "the in-sync set is both", out);
 }
@@ -56,7 +52,9 @@ void PrimaryCore::shrink(Epoch epoch, Actions& out) {
   }
   epoch_ = epoch;
   required_ = grown_ = frozen_ = false;
+  generation_due_ = true;
   release_held(out);
+  out.emplace_back(Kind::save_marks);
 }
 
 void PrimaryCore::close(Actions& out) {
@@ -72,8 +70,10 @@ void PrimaryCore::close(Actions& out) {
   arrived_held_.clear();
   granted_held_.clear();
   finished_held_.clear();
+  logging_.clear();
   for (Disk& d : disks_) {
     d.flush_waiting.clear();
+    d.flush_wanted = false;
     d.round.clear();
     d.round_running = d.round_local;  // a flush in flight still reports
     d.round_stuck = false;
@@ -96,6 +96,7 @@ void PrimaryCore::drop_request(OpId id, Actions& out) {
   if (lock.contains(RangeLockId(id))) (void)lock.release(RangeLockId(id));
   if (!is_copy && changes_data(r)) note_arrival_done(disks_[r.disk], s.arrival);
   if (!is_copy) --guest_requests_;
+  end_intent(id);
   free_slot(id);
   PrimaryAction a(is_copy ? Kind::copy_done : Kind::complete, id);
   a.error = is_copy ? ECANCELED : ESHUTDOWN;
@@ -179,6 +180,7 @@ void PrimaryCore::granted(OpId id, Actions& out) {
 }
 
 void PrimaryCore::launch(OpId id, Actions& out) {
+  if (!announce(id, out)) return;
   Slot& s = slot(id);
   const DiskRequest& r = s.request;
   s.stage = Stage::running;
@@ -196,7 +198,7 @@ void PrimaryCore::launch(OpId id, Actions& out) {
       s.partner_pending = ack_needs_partner;
       out.push_back(std::move(a));  // before the local leg: the wire is the longer way
     } else {
-      disks_[r.disk].dirty.set_range(r.offset, r.length);
+      marks_.set(r.disk, r.offset, r.length);
     }
   }
   s.local_pending = true;
@@ -239,9 +241,14 @@ void PrimaryCore::finish(OpId id, Actions& out) {
   const DiskRequest r = s.request;
   if (changes_data(r) && r.length != 0) note_arrival_done(disks_[r.disk], s.arrival);
   s.stage = Stage::finished;
+  if (changes_data(r) && r.length != 0 && !streaming() && generation_due_) {
+    generation_due_ = false;
+    out.emplace_back(Kind::new_generation);
+  }
   out.emplace_back(Kind::complete, id);
   release_lock(id, out);
   --guest_requests_;
+  end_intent(id);
   free_slot(id);
   if (changes_data(r)) try_flush(r.disk, out);
 }
@@ -297,8 +304,10 @@ void PrimaryCore::try_flush(std::uint16_t disk, Actions& out) {
     d.round.push_back(d.flush_waiting.front());
     d.flush_waiting.pop_front();
   }
-  if (d.round.empty()) return;
+  if (d.round.empty() && !d.flush_wanted) return;
+  d.flush_wanted = false;
   d.round_running = d.round_local = true;
+  d.round_mark = marks_.flush_started(disk);
   ++local_in_flight_;
   if (streaming()) {
     PrimaryAction a(Kind::send);
@@ -332,8 +341,10 @@ void PrimaryCore::finish_round_if_ready(std::uint16_t disk, Actions& out) {
   Disk& d = disks_[disk];
   if (!d.round_running || d.round_local || d.round_partner || d.round_stuck || stopped()) return;
   d.round_running = false;
+  marks_.flushed(disk, d.round_mark);
   for (const OpId id : std::exchange(d.round, {}))
     finish(id, out);
+  go_on_logged(out);
   try_flush(disk, out);
 }
 

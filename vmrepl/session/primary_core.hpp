@@ -13,10 +13,15 @@
 //      before the next over the same bytes is sent, so that acks may come in any order.
 //  P5. A flush waits for every write that arrived before it on its disk, also for those that are
 //      held by a conflict, and covers them.
-//  P6. The partner's ack is not durability: dirty() holds after a loss all that was in flight and
-//      all that no partner flush covered.
+//  P6. The partner's ack is not durability: after a loss all that was in flight and all that no
+//      partner flush covered is dirty in the marks. A dirty bit is cleared only when the partner
+//      has flushed the copy that was made of it.
 //  P7. A failed local write, read or flush stops the data path for good (until close): the guest
 //      never sees success for what is not where it should be, nor an error.
+//  P8. Intent before data: neither leg of a write is started before its extents are durable in the
+//      activity log.
+//  P9. The first write that completes without the partner, when the partner may hold the present
+//      generation, completes only after a new generation is durable.
 // Times are those given with the events. Offsets and lengths in bytes.
 #pragma once
 
@@ -26,11 +31,10 @@
 #include <string>
 #include <vector>
 
-#include "vmrepl/bitmap/dirty_bitmap.hpp"
-#include "vmrepl/bitmap/range_lock.hpp"
+#include "vmrepl/bitmap/replica_marks.hpp"
 #include "vmrepl/session/primary_action.hpp"
+#include "vmrepl/session/primary_core_types.hpp"
 #include "vmrepl/session/session_types.hpp"
-#include "vmrepl/session/unflushed_ranges.hpp"
 
 namespace havm {
 
@@ -42,7 +46,11 @@ class PrimaryCore {
   // Lease requests without an answer that are remembered.
   static constexpr std::size_t leases_max = 64;
 
-  explicit PrimaryCore(const std::vector<std::uint64_t>& disk_sizes_bytes);
+  // Copies acked by the partner after which it is asked to flush, so that their bits are cleared.
+  static constexpr std::uint64_t copy_flush_bytes = 64U << 20;
+
+  // The marks outlive the core.
+  explicit PrimaryCore(ReplicaMarks& marks);
 
   // The owner role. serve → open; stand-by → close.
   void open(Epoch epoch);
@@ -58,10 +66,19 @@ class PrimaryCore {
   void local_flushed(std::uint16_t disk, int error, Actions& out);
 
   // The session. Sequence 1 was the hello. Frames of an older session must not be passed in.
-  void session_opened(SessionId session, Actions& out);
+  // `full`: the dirty marks say nothing about this partner; everything is copied.
+  void session_opened(SessionId session, bool full, Actions& out);
   void session_lost(const std::string& reason, Actions& out);
   void frame(const FrameHeader& header, Actions& out);
   void lease_due(TimePoint now, Actions& out);
+  // The partner may differ here too (its own marks); before sync_begin_ok. The range may reach
+  // beyond the disk.
+  void partner_dirty(std::uint16_t disk, std::uint64_t offset, std::uint64_t length, Actions& out);
+
+  // Marks: a transaction of the log is durable; a save of the bitmaps ended. (A failure of either
+  // stops the engine: what is on disk is not known then.)
+  void log_written(std::uint64_t transaction, Actions& out);
+  void marks_saved(Actions& out);
 
   // Resync: a copy takes part in the same range order as guest writes.
   void copy(OpId id, std::uint16_t disk, std::uint64_t offset, std::uint32_t length, Actions& out);
@@ -69,7 +86,7 @@ class PrimaryCore {
   void resync_finished(Actions& out);
 
   [[nodiscard]] bool is_open() const { return open_; }
-  // No local I/O of an earlier time as owner is left.
+  // No local I/O of an earlier time as owner is left, nor of its log.
   [[nodiscard]] bool is_drained() const { return !open_ && local_in_flight_ == 0; }
   [[nodiscard]] Epoch epoch() const { return epoch_; }
   [[nodiscard]] SessionState state() const;
@@ -85,47 +102,14 @@ class PrimaryCore {
   }
   // Guest requests that were submitted and not completed.
   [[nodiscard]] std::size_t guest_requests() const { return guest_requests_; }
-  // What the partner may lack, kept since open(); for a bitmap-driven resync.
-  [[nodiscard]] const DirtyBitmap& dirty(std::uint16_t disk) const { return disks_[disk].dirty; }
+  [[nodiscard]] const ReplicaMarks& marks() const { return marks_; }
 
  private:
   enum class Phase : std::uint8_t { none, opening, streaming, ending, synced };
-  enum class Stage : std::uint8_t { free, arrived, queued, granted, running, finished };
-
-  struct Slot {
-    DiskRequest request;
-    Stage stage = Stage::free;
-    bool is_copy = false;
-    bool local_pending = false;
-    bool partner_pending = false;
-    bool abandoned = false;  // a copy whose session went away while it was being read
-    bool stuck = false;      // its local leg failed
-    std::uint64_t arrival = 0;
-  };
-  struct Arrival {
-    std::uint64_t number = 0;
-    bool done = false;
-  };
-  struct Disk {
-    explicit Disk(std::uint64_t size) : dirty(size), acked(size), covered(size) {}
-    RangeLock lock;
-    std::deque<Arrival> writes;  // unfinished ones, oldest first (done ones leave lazily)
-    std::deque<OpId> flush_waiting;
-    std::vector<OpId> round;  // flushes that the present flush answers
-    bool round_running = false;
-    bool round_local = false;
-    bool round_partner = false;
-    bool round_stuck = false;
-    DirtyBitmap dirty;        // P6, after a loss or without a session
-    UnflushedRanges acked;    // acked by the partner, no flush sent since
-    UnflushedRanges covered;  // acked, and covered by the partner flush in flight
-  };
-  struct Pending {
-    enum class Kind : std::uint8_t { none, op, flush, lease, control } kind = Kind::none;
-    std::uint32_t index = 0;  // OpId or disk
-    FrameType answer = FrameType::ack;
-    TimePoint time;
-  };
+  using Slot = PrimarySlot;
+  using Stage = PrimarySlot::Stage;
+  using Disk = PrimaryDisk;
+  using Pending = PrimaryPending;
 
   [[nodiscard]] bool stopped() const { return !open_ || held(); }
   [[nodiscard]] bool streaming() const { return phase_ >= Phase::streaming; }
@@ -133,13 +117,21 @@ class PrimaryCore {
   void send_control(FrameType type, FrameType answer, Actions& out);
   void start(OpId id, Actions& out);
   void granted(OpId id, Actions& out);
+  bool announce(OpId id, Actions& out);
+  void admit(OpId id);
+  void start_transaction(Actions& out);
+  void go_on_logged(Actions& out);
+  void make_room(Actions& out);
+  void end_intent(OpId id);
   void launch(OpId id, Actions& out);
   void send_copy(OpId id, bool all_zero, Actions& out);
   void end_copy(OpId id, int error, Actions& out);
+  void copy_acked(OpId id, Actions& out);
+  void clear_copied(std::uint16_t disk, const UnflushedRanges& ranges);
   void finish_if_ready(OpId id, Actions& out);
   void finish(OpId id, Actions& out);
   void release_lock(OpId id, Actions& out);
-  void note_arrival_done(Disk& disk, std::uint64_t arrival);
+  static void note_arrival_done(Disk& disk, std::uint64_t arrival);
   void try_flush(std::uint16_t disk, Actions& out);
   void finish_round_if_ready(std::uint16_t disk, Actions& out);
   void release_held(Actions& out);
@@ -155,8 +147,10 @@ class PrimaryCore {
   Slot& new_slot(OpId id);
   void free_slot(OpId id);
 
+  ReplicaMarks& marks_;
   std::vector<Disk> disks_;
   std::vector<Slot> slots_;
+  std::vector<OpId> logging_;  // in order of their grants
   std::deque<OpId> arrived_held_;
   std::vector<OpId> granted_held_;
   std::vector<OpId> finished_held_;
@@ -175,6 +169,7 @@ class PrimaryCore {
   bool grown_ = false;     // in_sync is both
   bool frozen_ = false;
   bool failed_ = false;
+  bool generation_due_ = false;  // P9
 };
 
 }  // namespace havm

@@ -36,7 +36,7 @@ void PrimaryCore::changed(SessionState state, const std::string& reason, Actions
   out.push_back(std::move(a));
 }
 
-void PrimaryCore::session_opened(SessionId session, Actions& out) {
+void PrimaryCore::session_opened(SessionId session, bool full, Actions& out) {
   HAVM_ASSERT(open_ && phase_ == Phase::none, "a second session was opened");
   HAVM_ASSERT(!required_, "never re-attach while the in-sync set may be both");
   session_ = session;
@@ -44,6 +44,7 @@ void PrimaryCore::session_opened(SessionId session, Actions& out) {
   first_pending_ = 2;
   leases_pending_ = 0;
   phase_ = Phase::opening;
+  if (full) marks_.set_all();
   send_control(FrameType::sync_begin, FrameType::sync_begin_ok, out);
   changed(SessionState::syncing, "the partner accepted the session", out);
 }
@@ -67,11 +68,15 @@ void PrimaryCore::drop_session(Actions& out) {
   phase_ = Phase::none;
   pending_.clear();
   leases_pending_ = 0;
-  for (Disk& d : disks_) {
-    d.acked.add_to(d.dirty);
-    d.covered.add_to(d.dirty);
-    d.acked.clear();
-    d.covered.clear();
+  for (std::uint16_t i = 0; i < disks_.size(); ++i) {
+    Disk& d = disks_[i];
+    const auto mark = [&](const ByteRange& r) { marks_.set(i, r.offset, r.length); };
+    d.acked.for_each(mark);
+    d.covered.for_each(mark);
+    for (UnflushedRanges* ranges : {&d.acked, &d.covered, &d.copied, &d.copied_covered})
+      ranges->clear();
+    d.copied_bytes = 0;
+    d.copy_flush_running = false;
     d.round_partner = false;
   }
   for (OpId id = 0; id < slots_.size(); ++id) {
@@ -85,7 +90,7 @@ void PrimaryCore::drop_session(Actions& out) {
   for (OpId id = 0; id < slots_.size(); ++id) {
     Slot& s = slots_[id];
     if (s.stage == Stage::free || s.is_copy || !changes_data(s.request)) continue;
-    disks_[s.request.disk].dirty.set_range(s.request.offset, s.request.length);
+    marks_.set(s.request.disk, s.request.offset, s.request.length);
     if (!std::exchange(s.partner_pending, false) || !open_) continue;
     finish_if_ready(id, out);
   }
@@ -143,6 +148,13 @@ void PrimaryCore::answered(const FrameHeader& header, Actions& out) {
     out.emplace_back(Kind::begin_resync);
   } else if (header.type == FrameType::sync_end_ok) {
     phase_ = Phase::synced;
+    // Its flush covers every copy.
+    for (std::uint16_t i = 0; i < disks_.size(); ++i) {
+      clear_copied(i, disks_[i].copied);
+      clear_copied(i, disks_[i].copied_covered);
+      disks_[i].copied.clear();
+      disks_[i].copied_covered.clear();
+    }
     changed(SessionState::synced, "the partner's replica is complete and durable", out);
     out.emplace_back(Kind::synced);
   }
@@ -151,7 +163,7 @@ void PrimaryCore::answered(const FrameHeader& header, Actions& out) {
 void PrimaryCore::acked(const FrameHeader& header, const Pending& pending, Actions& out) {
   if (header.status != 0) {
     break_session("the partner could not do a " +
-                      std::string(pending.kind == Pending::Kind::flush ? "flush" : "write") +
+                      std::string(pending.kind == Pending::Kind::op ? "write" : "flush") +
                       " on its replica (errno " + std::to_string(header.status) + ")",
                   out);
     return;
@@ -163,12 +175,19 @@ void PrimaryCore::acked(const FrameHeader& header, const Pending& pending, Actio
     finish_round_if_ready(disk, out);
     return;
   }
+  if (pending.kind == Pending::Kind::copy_flush) {
+    const auto disk = static_cast<std::uint16_t>(pending.index);
+    Disk& d = disks_[disk];
+    clear_copied(disk, d.copied_covered);
+    d.copied_covered.clear();
+    d.copy_flush_running = false;
+    return;
+  }
   const OpId id = pending.index;
   if (id == no_op) return;  // only where ack_needs_partner is false
   Slot& s = slot(id);
   if (s.is_copy) {
-    // Not in acked: the end of a resync flushes everything, and before it nothing counts.
-    end_copy(id, 0, out);
+    copy_acked(id, out);
     return;
   }
   if (!s.request.fua) disks_[s.request.disk].acked.add(s.request.offset, s.request.length);
@@ -239,6 +258,39 @@ void PrimaryCore::send_copy(OpId id, bool all_zero, Actions& out) {
   out.push_back(std::move(a));
 }
 
+// Not in acked: before the end of the resync nothing of the partner's replica counts but what
+// clears a bit.
+void PrimaryCore::copy_acked(OpId id, Actions& out) {
+  const DiskRequest copied = slot(id).request;
+  Disk& d = disks_[copied.disk];
+  d.copied.add(copied.offset, copied.length);
+  d.copied_bytes += copied.length;
+  end_copy(id, 0, out);
+  if (d.copied_bytes < copy_flush_bytes || d.copy_flush_running) return;
+  d.copy_flush_running = true;
+  d.copied_bytes = 0;
+  d.copied_covered.swap(d.copied);
+  PrimaryAction a(Kind::send);
+  a.frame =
+      next_frame(FrameType::flush, {Pending::Kind::copy_flush, copied.disk, FrameType::ack, {}});
+  a.frame.disk = copied.disk;
+  out.push_back(std::move(a));
+}
+
+void PrimaryCore::clear_copied(std::uint16_t disk, const UnflushedRanges& ranges) {
+  ranges.for_each([&](const ByteRange& r) { marks_.clear(disk, r.offset, r.length); });
+}
+
+void PrimaryCore::partner_dirty(std::uint16_t disk, std::uint64_t offset, std::uint64_t length,
+                                Actions& out) {
+  if (phase_ == Phase::none) return;
+  if (phase_ != Phase::opening || disk >= disks_.size()) {
+    break_session("the partner told marks of its own that nobody asked for", out);
+    return;
+  }
+  marks_.set(disk, offset, length);
+}
+
 void PrimaryCore::end_copy(OpId id, int error, Actions& out) {
   PrimaryAction a(Kind::copy_done, id);
   a.error = error;
@@ -252,6 +304,8 @@ void PrimaryCore::resync_finished(Actions& out) {
   // Guest writes in flight at this moment are not covered by the flush this asks for; every guest
   // flush since the stream began has a partner leg, so a later one covers them (P1).
   phase_ = Phase::ending;
+  // From here on the partner may hold the present generation.
+  generation_due_ = true;
   send_control(FrameType::sync_end, FrameType::sync_end_ok, out);
 }
 

@@ -1,0 +1,72 @@
+// The job of these types: what PrimaryCore keeps for each request, disk and frame. Private to its
+// sources. Data only.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <vector>
+
+#include "vmrepl/base/clock.hpp"
+#include "vmrepl/bitmap/range_lock.hpp"
+#include "vmrepl/session/session_types.hpp"
+#include "vmrepl/session/unflushed_ranges.hpp"
+#include "vmrepl/wire/frame_codec.hpp"
+
+namespace havm {
+
+// A guest request or a copy of a resync.
+struct PrimarySlot {
+  enum class Stage : std::uint8_t {
+    free,
+    arrived,  // held before it began
+    queued,   // for its range, or (a flush) for the writes before it
+    logging,  // has its range; its extents are not durable in the activity log yet
+    granted,  // held before it was launched
+    running,
+    finished,  // held before it was completed
+  };
+  DiskRequest request;
+  Stage stage = Stage::free;
+  bool is_copy = false;
+  bool local_pending = false;
+  bool partner_pending = false;
+  bool abandoned = false;  // a copy whose session went away while it was being read
+  bool stuck = false;      // its local leg failed
+  bool pinned = false;     // its extents are kept in the activity log
+  bool logged = false;     // and durable there
+  std::uint64_t transaction = 0;  // of the log; durable with it
+  std::uint64_t arrival = 0;
+};
+
+struct PrimaryDisk {
+  struct Arrival {
+    std::uint64_t number = 0;
+    bool done = false;
+  };
+  RangeLock lock;
+  std::deque<Arrival> writes;  // unfinished ones, oldest first (done ones leave lazily)
+  std::deque<OpId> flush_waiting;
+  std::vector<OpId> round;  // flushes that the present flush answers
+  bool round_running = false;
+  bool round_local = false;
+  bool round_partner = false;
+  bool round_stuck = false;
+  bool flush_wanted = false;     // the activity log needs room
+  std::uint64_t round_mark = 0;  // of the activity log
+  UnflushedRanges acked;         // acked by the partner, no flush sent since
+  UnflushedRanges covered;       // acked, and covered by the partner flush in flight
+  UnflushedRanges copied;        // as acked, of the resync
+  UnflushedRanges copied_covered;
+  std::uint64_t copied_bytes = 0;  // in `copied`
+  bool copy_flush_running = false;
+};
+
+// A frame that was sent and not answered.
+struct PrimaryPending {
+  enum class Kind : std::uint8_t { none, op, flush, copy_flush, lease, control } kind = Kind::none;
+  std::uint32_t index = 0;  // OpId or disk
+  FrameType answer = FrameType::ack;
+  TimePoint time;
+};
+
+}  // namespace havm
