@@ -254,7 +254,7 @@ TEST_F(PrimaryCoreTest, AfterCloseItCanBeOpenedAgain) {
 TEST_F(PrimaryCoreTest, OpenedWithInSyncBothNoSessionMayReattach) {
   live();
   lose();
-  EXPECT_DEATH(core.session_opened(SessionId(78), out), "never re-attach");
+  EXPECT_DEATH(core.session_opened(SessionId(78), false, out), "never re-attach");
 }
 
 }  // namespace

@@ -16,8 +16,8 @@ TEST_F(PrimaryCoreTest, AloneAWriteNeedsOnlyTheOwnReplica) {
 
 TEST_F(PrimaryCoreTest, AloneEveryWriteIsDirty) {
   write(0, 128 << 10);
-  EXPECT_TRUE(core.dirty(0).any_in(128 << 10, 4096));
-  EXPECT_FALSE(core.dirty(0).any_in(0, 64 << 10));
+  EXPECT_TRUE(marks.dirty(0).any_in(128 << 10, 4096));
+  EXPECT_FALSE(marks.dirty(0).any_in(0, 64 << 10));
 }
 
 TEST_F(PrimaryCoreTest, ZeroLengthRequestsCompleteAtOnce) {
@@ -109,7 +109,7 @@ TEST_F(PrimaryCoreTest, FramesCarryTheNewEpochAfterGrowCommit) {
 // ---- syncing and synced (P2) -----------------------------------------------------------------
 
 TEST_F(PrimaryCoreTest, BeforeThePartnerIsReadyNothingIsSentToIt) {
-  core.session_opened(SessionId(77), out);
+  core.session_opened(SessionId(77), false, out);
   take();
   write(0);
   EXPECT_THAT(take_kinds(), ElementsAre(Kind::submit_local));
@@ -123,7 +123,7 @@ TEST_F(PrimaryCoreTest, WhileSyncingAWriteWaitsForBothButALossLetsItCompleteAlon
   lose();
   EXPECT_THAT(take_completed(), ElementsAre(0));
   EXPECT_FALSE(core.held());
-  EXPECT_TRUE(core.dirty(0).any_in(0, 4096));
+  EXPECT_TRUE(marks.dirty(0).any_in(0, 4096));
 }
 
 TEST_F(PrimaryCoreTest, SyncedButNotGrownALossLetsItCompleteAlone) {
@@ -191,11 +191,12 @@ TEST_F(PrimaryCoreTest, ShrinkCompletesInFlightAndThenRunsTheHeldInOrder) {
   take();
   core.shrink(Epoch(7), out);
   const auto actions = take();
-  ASSERT_EQ(actions.size(), 2u);
-  EXPECT_EQ(actions[0].kind, Kind::complete);
-  EXPECT_EQ(actions[0].id, 0u);
-  EXPECT_EQ(actions[1].kind, Kind::submit_local);
-  EXPECT_EQ(actions[1].id, 1u);
+  ASSERT_EQ(actions.size(), 3u);
+  EXPECT_EQ(actions[0].kind, Kind::new_generation);
+  EXPECT_EQ(actions[1].kind, Kind::complete);
+  EXPECT_EQ(actions[1].id, 0u);
+  EXPECT_EQ(actions[2].kind, Kind::submit_local);
+  EXPECT_EQ(actions[2].id, 1u);
   local(1);
   EXPECT_THAT(take_completed(), ElementsAre(1));
 }
@@ -375,9 +376,9 @@ TEST_F(PrimaryCoreTest, AfterALossEverythingAckedButNotFlushedIsDirty) {
   local(0);
   ack(s);
   take();
-  EXPECT_TRUE(core.dirty(0).empty());
+  EXPECT_TRUE(marks.dirty(0).empty());
   lose();
-  EXPECT_TRUE(core.dirty(0).any_in(0, 4096));
+  EXPECT_TRUE(marks.dirty(0).any_in(0, 4096));
 }
 
 TEST_F(PrimaryCoreTest, AfterALossWhatThePartnerFlushedIsNotDirty) {
@@ -390,7 +391,7 @@ TEST_F(PrimaryCoreTest, AfterALossWhatThePartnerFlushedIsNotDirty) {
   ack(sent(FrameType::flush));
   local_flushed();
   lose();
-  EXPECT_TRUE(core.dirty(0).empty());
+  EXPECT_TRUE(marks.dirty(0).empty());
 }
 
 TEST_F(PrimaryCoreTest, AnUnfinishedPartnerFlushCoversNothing) {
@@ -401,7 +402,7 @@ TEST_F(PrimaryCoreTest, AnUnfinishedPartnerFlushCoversNothing) {
   ack(s);
   flush(1);
   lose();
-  EXPECT_TRUE(core.dirty(0).any_in(0, 4096));
+  EXPECT_TRUE(marks.dirty(0).any_in(0, 4096));
 }
 
 TEST_F(PrimaryCoreTest, AFuaAckIsDurability) {
@@ -411,15 +412,15 @@ TEST_F(PrimaryCoreTest, AFuaAckIsDurability) {
   local(0);
   ack(s);
   lose();
-  EXPECT_TRUE(core.dirty(0).empty());
+  EXPECT_TRUE(marks.dirty(0).empty());
 }
 
 TEST_F(PrimaryCoreTest, AfterALossWhatWasInFlightIsDirty) {
   live();
   write(0, 512 << 10);
   lose();
-  EXPECT_TRUE(core.dirty(0).any_in(512 << 10, 4096));
-  EXPECT_FALSE(core.dirty(0).any_in(0, 4096));
+  EXPECT_TRUE(marks.dirty(0).any_in(512 << 10, 4096));
+  EXPECT_FALSE(marks.dirty(0).any_in(0, 4096));
 }
 
 }  // namespace

@@ -12,6 +12,7 @@
 #include <boost/asio/io_context.hpp>
 
 #include "vmrepl/disk/memory_disk.hpp"
+#include "vmrepl/resync/resync_core.hpp"
 #include "vmrepl/session/primary_core.hpp"
 #include "vmrepl/session/secondary_core.hpp"
 
@@ -21,7 +22,32 @@ namespace {
 constexpr std::uint64_t block_bytes = 512;
 constexpr std::uint64_t blocks = 48;
 constexpr std::uint64_t disk_bytes = block_bytes * blocks;
-constexpr std::uint64_t copy_blocks = 4;
+constexpr std::uint64_t group_blocks = 12;
+constexpr std::uint32_t log_slots = 3;
+
+// To the cores the blocks lie in groups across the boundaries of extents of the activity log, so
+// that there are many dirty grains and extents and requests that cross from one to the next; the
+// memory disks hold the blocks only, one after the other.
+constexpr std::uint64_t core_disk_bytes =
+    (blocks / group_blocks + 1) * ActivityLogCore::extent_bytes;
+constexpr std::uint64_t place_of(std::uint64_t block) {
+  const std::uint64_t boundary = (block / group_blocks + 1) * ActivityLogCore::extent_bytes;
+  return boundary + block % group_blocks * block_bytes - group_blocks / 2 * block_bytes;
+}
+constexpr std::uint64_t grain_of(std::uint64_t block) {
+  return place_of(block) / DirtyBitmap::grain_bytes * DirtyBitmap::grain_bytes;
+}
+
+// The blocks in a range of the cores' disk: on the memory disk they are one range too.
+ByteRange on_disk(std::uint64_t offset, std::uint64_t length) {
+  std::uint64_t first = 0;
+  while (first < blocks && place_of(first) < offset)
+    ++first;
+  std::uint64_t end = first;
+  while (end < blocks && place_of(end) < offset + length)
+    ++end;
+  return {first * block_bytes, (end - first) * block_bytes};
+}
 
 // Who wrote a block last, as far as the guest may tell. Arrival numbers order the writes of a
 // block.
@@ -33,8 +59,9 @@ using PerBlock = std::vector<std::uint64_t>;
 
 struct Op {
   DiskRequest what;
-  bool is_copy = false;
   std::uint64_t arrival = 0;
+  ResyncCopy copy;
+  ByteRange place;  // on the memory disk
   std::vector<std::byte> data;
   PerBlock completed_before;  // what had completed when it was submitted
 };
@@ -62,13 +89,16 @@ class Model {
     r.vm = "v";
     r.vm_id = "i";
     r.node = "b";
-    r.disks = {{"vda", disk_bytes}};
+    r.disks = {{"vda", core_disk_bytes}};
     r.boot_id = "boot 0";
     durable_ = r;
     start_b();
     primary_.open(epoch_);
     for (auto& h : history_)
       h.push_back({0, 0});
+    table_.resize(log_slots);
+    // Both replicas are empty, so they are equal; in some runs nobody knows that.
+    opened_once_ = synced_once_ = seed % 4 != 0;
   }
 
   void run(int steps) {
@@ -119,12 +149,12 @@ class Model {
       case 16:
         return operate();
       case 17:
-        if (pick(12) == 0) lose();
-        return;
+        if (pick(20) == 0) lose();
+        return write_log();
       case 18:
         if (pick(40) == 0) crash_b();
         if (pick(40) == 0) promise();
-        return;
+        return save();
       default:
         if (pick(30) == 0) primary_.freeze();
         return;
@@ -223,9 +253,11 @@ class Model {
     op.completed_before = completed_;
     if (op.what.op != DiskOp::flush) {
       const std::uint64_t first = pick(blocks);
-      const std::uint64_t count = 1 + pick(std::min<std::uint64_t>(6, blocks - first));
-      op.what.offset = first * block_bytes;
+      const std::uint64_t in_group = group_blocks - first % group_blocks;
+      const std::uint64_t count = 1 + pick(std::min<std::uint64_t>(6, in_group));
+      op.what.offset = place_of(first);
       op.what.length = static_cast<std::uint32_t>(count * block_bytes);
+      op.place = {first * block_bytes, count * block_bytes};
       op.what.fua = changes_data(op.what) && pick(6) == 0;
       op.data.resize(op.what.length);
       for (std::uint64_t b = first; b < first + count; ++b) {
@@ -245,8 +277,8 @@ class Model {
     if (!guest_.contains(id)) return violate("a request completed twice");
     const Op op = ops_.at(id);
     ++outcome.completed_requests;
-    const std::uint64_t first = op.what.offset / block_bytes;
-    const std::uint64_t count = op.what.length / block_bytes;
+    const std::uint64_t first = op.place.offset / block_bytes;
+    const std::uint64_t count = op.place.length / block_bytes;
     for (std::uint64_t b = first; b < first + count; ++b) {
       if (op.what.op == DiskOp::read) {
         std::uint64_t value = 0;
@@ -298,16 +330,48 @@ class Model {
   void judge() {
     judge_image(a_.contents(), completed_, "the owner");
     judge_durable(a_, "the owner after a power cut", flushed_);
+    judge_marks();
     if (!b_in_sync()) return;
     judge_image(b_.contents(), completed_, "the partner");
     judge_durable(b_, "the partner after a power cut", flushed_);
   }
 
+  // M1: whatever either replica loses now, the blocks in which they differ are told by what is on
+  // the owner's disk: the saved bitmap and the log, with or without the transaction in flight.
+  void judge_marks() {
+    if (!synced_once_) return;
+    auto table = table_;
+    if (log_in_flight_ && pick(2) == 0) apply(*log_in_flight_, table);
+    const auto some = [this](const auto&) { return pick(2) == 0; };
+    const auto a = pick(2) == 0 ? a_.crash_image(some) : copy_of(a_);
+    const auto b = pick(2) == 0 ? b_.crash_image(some) : copy_of(b_);
+    for (std::uint64_t i = 0; i < blocks; ++i) {
+      if (std::memcmp(&a[i * block_bytes], &b[i * block_bytes], block_bytes) == 0) continue;
+      const LogExtent extent{0,
+                             static_cast<std::uint32_t>(place_of(i) / ActivityLogCore::extent_bytes)};
+      if (std::ranges::find(table, std::optional(extent)) != table.end()) continue;
+      if (saved_.any_in(grain_of(i), 1)) continue;
+      return violate("the replicas may differ in block " + std::to_string(i) +
+                     " after a crash, and neither log nor bitmap tells");
+    }
+  }
+
+  static std::vector<std::byte> copy_of(const MemoryDisk& disk) {
+    return {disk.contents().begin(), disk.contents().end()};
+  }
+
+  static void apply(const LogTransaction& transaction,
+                    std::vector<std::optional<LogExtent>>& table) {
+    for (const LogSlot& u : transaction.updates)
+      table.at(u.slot) = u.extent;
+  }
+
   // Everything comes to rest: what was submitted completes, and both replicas end up the same.
   void finish() {
     for (int round = 0; round < 2000 && outcome.violation.empty(); ++round) {
-      if (guest_.empty() && primary_.state() == SessionState::live && pending_copies_.empty())
-        break;
+      if (guest_.empty() && primary_.state() == SessionState::live) break;
+      write_log();
+      save();
       (void)a_.release();
       (void)b_.release();
       deliver(100);
@@ -389,7 +453,31 @@ class Model {
     if (primary_.state() != SessionState::none || primary_.partner_required() ||
         m.header.epoch != epoch_)
       return lose();
-    primary_.session_opened(m.header.session, p_);
+    // The first time nothing is known of the partner; from then on the marks tell.
+    primary_.session_opened(m.header.session, !std::exchange(opened_once_, true), p_);
+  }
+
+  void write_log() {
+    if (!log_in_flight_) return;
+    const LogTransaction done = *std::exchange(log_in_flight_, std::nullopt);
+    apply(done, table_);
+    primary_.log_written(done.number, p_);
+  }
+
+  void save() {
+    if (!saving_) return;
+    // What is written goes to disk block by block; this is the last moment of it.
+    saved_ = *std::exchange(saving_, std::nullopt);
+    marks_.save_done();
+    primary_.marks_saved(p_);
+    if (std::exchange(save_again_, false)) start_save();
+  }
+
+  void start_save() {
+    save_again_ = saving_.has_value();
+    if (saving_) return;
+    marks_.save_started();
+    saving_ = marks_.dirty(0);
   }
 
   void execute(PrimaryAction action) {
@@ -400,11 +488,11 @@ class Model {
         Op& op = ops_.at(id);
         const auto done = [this, id](int e) { primary_.local_done(id, e, p_); };
         if (op.what.op == DiskOp::read)
-          a_.read(op.what.offset, op.data, done);
+          a_.read(op.place.offset, op.data, done);
         else if (op.what.op == DiskOp::write)
-          a_.write(op.what.offset, op.data, op.what.fua, done);
+          a_.write(op.place.offset, op.data, op.what.fua, done);
         else
-          a_.zero(op.what.offset, op.what.length, true, [this, id, done](int e) {
+          a_.zero(op.place.offset, op.place.length, true, [this, id, done](int e) {
             if (e == 0 && ops_.at(id).what.fua) return a_.flush(done);
             done(e);
           });
@@ -425,32 +513,48 @@ class Model {
         return completed(id);
       case Kind::read_copy: {
         Op& op = ops_.at(id);
-        return a_.read(op.what.offset, op.data, [this, id](int e) {
+        if (op.data.empty()) return primary_.copy_read(id, 0, true, p_);
+        return a_.read(op.place.offset, op.data, [this, id](int e) {
           const auto& data = ops_.at(id).data;
           const bool zero =
               std::all_of(data.begin(), data.end(), [](std::byte b) { return b == std::byte{0}; });
           primary_.copy_read(id, e, zero, p_);
         });
       }
-      case Kind::copy_done:
-        if (action.error == 0) pending_copies_.erase(ops_.at(id).what.offset);
+      case Kind::copy_done: {
+        const ResyncCopy copy = ops_.at(id).copy;
         ops_.erase(id);
         free_ids_.push_back(id);
-        if (action.error == 0 && pending_copies_.empty()) primary_.resync_finished(p_);
-        return;
+        if (action.error != 0 || !resync_) return;
+        resync_->done(copy);
+        return fill_window();
+      }
       case Kind::begin_resync:
-        return begin_resync();
+        resync_.emplace(std::vector{&marks_.dirty(0)});
+        ++outcome.resyncs;
+        outcome.resynced_bytes += resync_->total_bytes();
+        return fill_window();
       case Kind::close_session:
         if (link_ != 0) links_.at(link_).a_open = false;
         link_ = 0;
         return;
       case Kind::session_changed:
         if (action.state == SessionState::lost || action.state == SessionState::none)
-          pending_copies_.clear();
+          resync_.reset();
         return;
       case Kind::replica_failed:
         return violate("a disk failed, which none does in this model");
+      case Kind::write_log:
+        if (log_in_flight_) violate("two transactions of the log at once");
+        ++outcome.transactions;
+        log_in_flight_ = action.transaction;
+        return;
+      case Kind::save_marks:
+        return start_save();
       case Kind::synced:
+        synced_once_ = true;
+        return;
+      case Kind::new_generation:
       case Kind::deposed:
       case Kind::renew_lease:
       case Kind::drained:
@@ -458,24 +562,20 @@ class Model {
     }
   }
 
-  void begin_resync() {
-    pending_copies_.clear();
-    std::vector<std::uint64_t> offsets;
-    for (std::uint64_t b = 0; b < blocks; b += copy_blocks)
-      offsets.push_back(b * block_bytes);
-    std::shuffle(offsets.begin(), offsets.end(), random_);
-    for (const std::uint64_t offset : offsets)
-      pending_copies_.insert(offset);
-    for (const std::uint64_t offset : offsets) {
-      Op op;
-      op.is_copy = true;
-      op.what.offset = offset;
-      op.what.length = copy_blocks * block_bytes;
-      op.data.resize(op.what.length);
+  void fill_window() {
+    while (const auto next = resync_->peek()) {
       const OpId id = new_id();
-      ops_[id] = op;
-      primary_.copy(id, 0, offset, op.what.length, p_);
+      Op& op = ops_[id];
+      const bool empty = on_disk(next->offset, next->length).length == 0;
+      op.copy = resync_->take(*next, empty ? next->length : 1 + pick(next->length),
+                              empty || pick(2) == 0);
+      op.place = on_disk(op.copy.offset, op.copy.length);
+      op.data.resize(op.place.length);
+      primary_.copy(id, 0, op.copy.offset, op.copy.length, p_);
     }
+    if (!resync_->finished()) return;
+    resync_.reset();
+    primary_.resync_finished(p_);
   }
 
   void execute(SecondaryAction action) {
@@ -515,10 +615,12 @@ class Model {
         return;
       case Kind::apply: {
         Message& m = b_ops_.at(id);
+        const ByteRange place = on_disk(m.header.offset, m.header.length);
+        if (place.length == 0) return b_.read(0, {}, done);
         if (m.header.type == FrameType::write)
-          return b_.write(m.header.offset, m.data, m.header.fua, done);
+          return b_.write(place.offset, m.data, m.header.fua, done);
         const bool fua = m.header.fua;
-        return b_.zero(m.header.offset, m.header.length, true, [this, fua, done](int e) {
+        return b_.zero(place.offset, place.length, true, [this, fua, done](int e) {
           if (e == 0 && fua) return b_.flush(done);
           done(e);
         });
@@ -554,7 +656,9 @@ class Model {
   boost::asio::io_context io_;
   MemoryDisk a_{io_.get_executor(), disk_bytes};
   MemoryDisk b_{io_.get_executor(), disk_bytes};
-  PrimaryCore primary_{{disk_bytes}};
+  ReplicaMarks marks_{
+      {DirtyBitmap(core_disk_bytes)}, ReplicaMarks::LogTable(log_slots), 1};
+  PrimaryCore primary_{marks_};
   PrimaryCore::Actions p_;
   Record durable_;  // the partner's, as it is on its disk
   std::unique_ptr<ReplicaRecord> record_;
@@ -576,7 +680,16 @@ class Model {
   OpId next_b_op_ = 0;
   std::deque<OpId> free_ids_;
   OpId next_id_ = 0;
-  std::set<std::uint64_t> pending_copies_;
+  std::optional<ResyncCore> resync_;
+  bool opened_once_ = false;
+  bool synced_once_ = false;
+
+  // The owner's disk beside the image: the bitmap last saved, the table of the log.
+  DirtyBitmap saved_{core_disk_bytes};
+  std::optional<DirtyBitmap> saving_;
+  bool save_again_ = false;
+  std::vector<std::optional<LogExtent>> table_;
+  std::optional<LogTransaction> log_in_flight_;
 
   std::uint64_t arrivals_ = 0;
   std::vector<std::vector<Write>> history_{blocks};

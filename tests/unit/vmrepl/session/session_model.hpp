@@ -5,6 +5,7 @@
 //  - what a completed flush (or FUA) covered survives a power cut of any such replica, whatever
 //    subset of its unflushed writes survives;
 //  - a read never returns something older than what had completed before it was asked for;
+//  - wherever the replicas may differ after a crash, the owner's saved bitmap or activity log tells;
 //  - in the end everything completes and both replicas are equal.
 #pragma once
 
@@ -17,6 +18,9 @@ struct ModelOutcome {
   std::string violation;  // the first one; empty: none
   std::uint64_t completed_requests = 0;
   std::uint64_t times_live = 0;
+  std::uint64_t resyncs = 0;
+  std::uint64_t resynced_bytes = 0;
+  std::uint64_t transactions = 0;  // of the activity log
   std::uint64_t times_shrunk_from_both = 0;
 };
 
