@@ -85,6 +85,12 @@ Result<void> MetadataFile::lock() const {
   return errno_error("cannot lock " + name(), errno);
 }
 
+Result<std::uint64_t> MetadataFile::size_bytes() const {
+  struct stat st {};
+  if (::fstat(fd(), &st) != 0) return errno_error("cannot get the size of " + name(), errno);
+  return static_cast<std::uint64_t>(st.st_size);
+}
+
 Result<void> MetadataFile::read(std::uint64_t offset, std::span<std::byte> into) const {
   std::memset(into.data(), 0, into.size());
   Buffer piece(std::min(into.size(), piece_bytes_max));

@@ -39,6 +39,7 @@ class MetadataFile {
   // "the record PATH"
   [[nodiscard]] std::string name() const { return "the " + what_ + " " + path_; }
 
+  [[nodiscard]] Result<std::uint64_t> size_bytes() const;
   // Zeroes where the file does not reach.
   Result<void> read(std::uint64_t offset, std::span<std::byte> into) const;
   // All of it or an Error; not durable before sync().
