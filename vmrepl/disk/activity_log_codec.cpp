@@ -10,7 +10,6 @@
 namespace havm {
 namespace {
 
-constexpr std::uint64_t magic = 0x4841564d414c5452;  // "HAVMALTR"
 constexpr std::size_t version_at = 8;
 constexpr std::size_t crc_at = 12;  // of all before it followed by all after it
 constexpr std::size_t number_at = 16;
@@ -94,7 +93,7 @@ std::vector<std::byte> encode_log_block(const LogTransaction& t) {
   HAVM_ASSERT(t.updates.size() <= updates_max && t.context.size() <= context_max,
               "a transaction must fit into a block");
   std::vector<std::byte> block(metadata_block_bytes);
-  store_be(block.data(), magic);
+  store_be(block.data(), log_block_magic);
   store_be(block.data() + version_at, metadata_version);
   store_be(block.data() + number_at, t.number);
   store_be(block.data() + updates_count_at, static_cast<std::uint16_t>(t.updates.size()));
@@ -119,7 +118,7 @@ std::variant<LogTransaction, LogBlockFault> decode_log_block(std::span<const std
   block = block.first(metadata_block_bytes);
   if (std::ranges::all_of(block, [](std::byte b) { return b == std::byte{0}; }))
     return LogBlockFault::empty;
-  if (load_be<std::uint64_t>(block.data()) != magic) return LogBlockFault::damaged;
+  if (load_be<std::uint64_t>(block.data()) != log_block_magic) return LogBlockFault::damaged;
   if (load_be<std::uint32_t>(block.data() + crc_at) != crc_of(block)) return LogBlockFault::damaged;
   if (load_be<std::uint32_t>(block.data() + version_at) != metadata_version)
     return LogBlockFault::other_format;

@@ -24,6 +24,7 @@ namespace havm {
 
 using LogTable = std::vector<std::optional<LogExtent>>;
 
+constexpr std::uint64_t log_block_magic = 0x4841564d414c5452;  // "HAVMALTR"
 constexpr std::size_t log_file_bytes =
     metadata_header_bytes + ActivityLogCore::ring_blocks * metadata_block_bytes;
 

@@ -11,8 +11,7 @@
 namespace havm {
 namespace {
 
-constexpr std::uint32_t magic = 0x48564244;  // "HVBD"
-constexpr std::size_t crc_at = 0;            // of all after it
+constexpr std::size_t crc_at = 0;  // of all after it
 constexpr std::size_t magic_at = 4;
 constexpr std::size_t version_at = 8;
 constexpr std::size_t disk_at = 10;
@@ -61,7 +60,7 @@ void encode_bitmap_block(BitmapBlock block, std::span<const std::uint64_t> words
   HAVM_ASSERT(into.size() == metadata_block_bytes && words.size() <= bitmap_block_words,
               "the words must fit into the block");
   std::memset(into.data(), 0, into.size());
-  store_be(into.data() + magic_at, magic);
+  store_be(into.data() + magic_at, bitmap_block_magic);
   store_be(into.data() + version_at, block_version);
   store_be(into.data() + disk_at, block.disk);
   store_be(into.data() + index_at, block.index);
@@ -73,7 +72,7 @@ void encode_bitmap_block(BitmapBlock block, std::span<const std::uint64_t> words
 std::optional<BitmapWords> decode_bitmap_block(BitmapBlock block,
                                                std::span<const std::byte> bytes) {
   if (bytes.size() != metadata_block_bytes ||
-      load_be<std::uint32_t>(bytes.data() + magic_at) != magic ||
+      load_be<std::uint32_t>(bytes.data() + magic_at) != bitmap_block_magic ||
       load_be<std::uint32_t>(bytes.data() + crc_at) != crc_of(bytes) ||
       load_be<std::uint16_t>(bytes.data() + version_at) != block_version ||
       load_be<std::uint16_t>(bytes.data() + disk_at) != block.disk ||

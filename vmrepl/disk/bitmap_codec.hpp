@@ -16,6 +16,7 @@
 
 namespace havm {
 
+constexpr std::uint32_t bitmap_block_magic = 0x48564244;  // "HVBD"
 constexpr std::size_t bitmap_block_header_bytes = 16;
 constexpr std::size_t bitmap_block_words =
     (metadata_block_bytes - bitmap_block_header_bytes) / sizeof(std::uint64_t);
