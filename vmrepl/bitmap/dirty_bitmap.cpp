@@ -126,4 +126,16 @@ bool DirtyBitmap::assign_words(std::span<const std::uint64_t> words) {
   return true;
 }
 
+bool DirtyBitmap::merge_words(std::size_t first_word, std::span<const std::uint64_t> words) {
+  if (first_word > words_.size() || words.size() > words_.size() - first_word) return false;
+  for (std::size_t i = 0; i < words.size(); ++i)
+    if ((words[i] & ~mask_of(first_word + i, 0, grains_)) != 0) return false;
+  for (std::size_t i = 0; i < words.size(); ++i) {
+    std::uint64_t& word = words_[first_word + i];
+    set_grains_ += static_cast<std::uint64_t>(std::popcount(words[i] & ~word));
+    word |= words[i];
+  }
+  return true;
+}
+
 }  // namespace havm

@@ -9,6 +9,7 @@
 // Offsets and lengths in bytes; a range beyond the disk is a bug of the caller.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -57,6 +58,8 @@ class DirtyBitmap {
   [[nodiscard]] std::span<const std::uint64_t> words() const { return words_; }
   // False (and unchanged) when the number of words is not this disk's or an unused bit is set.
   [[nodiscard]] bool assign_words(std::span<const std::uint64_t> words);
+  // Adds the bits of a piece that begins at word `first_word`; refuses as assign_words does.
+  [[nodiscard]] bool merge_words(std::size_t first_word, std::span<const std::uint64_t> words);
 
  private:
   [[nodiscard]] bool test(std::uint64_t grain) const;

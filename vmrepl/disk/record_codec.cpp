@@ -14,7 +14,6 @@ namespace {
 
 using nlohmann::json;
 
-constexpr std::uint64_t magic = 0x4841564d52454331;  // "HAVMREC1"
 constexpr std::size_t version_at = 8;
 constexpr std::size_t length_at = 12;
 constexpr std::size_t sequence_at = 16;
@@ -131,7 +130,7 @@ Result<std::vector<std::byte>> encode_slot(const Record& record, std::uint64_t s
   // What could not be read again must not be written.
   BOOST_OUTCOME_TRY(record_from_json(payload));
   std::vector<std::byte> slot(record_slot_bytes);
-  store_be(slot.data(), magic);
+  store_be(slot.data(), record_magic);
   store_be(slot.data() + version_at, record_version);
   store_be(slot.data() + length_at, static_cast<std::uint32_t>(payload.size()));
   store_be(slot.data() + sequence_at, slot_sequence);
@@ -145,7 +144,7 @@ std::variant<DecodedSlot, SlotFault> decode_slot(std::span<const std::byte> slot
   slot = slot.first(record_slot_bytes);
   if (std::ranges::all_of(slot, [](std::byte b) { return b == std::byte{0}; }))
     return SlotFault::empty;
-  if (load_be<std::uint64_t>(slot.data()) != magic) return SlotFault::wrong_magic;
+  if (load_be<std::uint64_t>(slot.data()) != record_magic) return SlotFault::wrong_magic;
   const auto length = load_be<std::uint32_t>(slot.data() + length_at);
   if (length > payload_bytes_max) return SlotFault::wrong_crc;
   if (load_be<std::uint32_t>(slot.data() + crc_at) != crc_of(slot, length))

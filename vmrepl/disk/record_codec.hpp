@@ -15,6 +15,7 @@
 
 namespace havm {
 
+constexpr std::uint64_t record_magic = 0x4841564d52454331;  // "HAVMREC1"
 constexpr std::size_t record_slot_bytes = 8192;
 constexpr std::size_t record_slots = 2;
 constexpr std::size_t record_file_bytes = record_slot_bytes * record_slots;

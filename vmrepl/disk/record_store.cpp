@@ -1,81 +1,23 @@
 #include "vmrepl/disk/record_store.hpp"
 
 #include <cerrno>
-#include <cstring>
-#include <filesystem>
 #include <optional>
 #include <span>
 #include <string>
 #include <utility>
-
-#include <fcntl.h>
-#include <sys/stat.h>
+#include <vector>
 
 #include "vmrepl/base/assert.hpp"
-#include "vmrepl/base/buffer.hpp"
 #include "vmrepl/disk/record_codec.hpp"
 
 namespace havm {
 namespace {
 
-// O_DIRECT where the filesystem has it: after a failed sync the page cache may show what the medium
-// does not hold, and a promise read from there would be worth nothing.
-UniqueFd open_record(const std::string& path, int flags) {
-  const int fd = ::open(path.c_str(), flags | O_CLOEXEC | O_DIRECT, 0600);
-  if (fd >= 0 || errno != EINVAL) return UniqueFd(fd);
-  return UniqueFd(::open(path.c_str(), flags | O_CLOEXEC, 0600));
-}
-
-Result<void> write_slot(int fd, const std::string& path, unsigned slot,
-                        std::span<const std::byte> bytes) {
-  Buffer aligned(record_slot_bytes);
-  std::memcpy(aligned.data(), bytes.data(), record_slot_bytes);
-  const auto offset = static_cast<off_t>(slot * record_slot_bytes);
-  ssize_t n = -1;
-  do {
-    n = ::pwrite(fd, aligned.data(), record_slot_bytes, offset);
-  } while (n < 0 && errno == EINTR);
-  if (n < 0) return errno_error("cannot write the record " + path, errno);
-  if (static_cast<std::size_t>(n) != record_slot_bytes)
-    return Error("cannot write the record " + path + ": only a part was written", ENOSPC);
-  return success();
-}
-
 // The slots as far as the file reaches.
-Result<Buffer> read_slots(int fd, const std::string& path) {
-  Buffer bytes(record_file_bytes);
-  std::memset(bytes.data(), 0, record_file_bytes);
-  ssize_t n = -1;
-  do {
-    n = ::pread(fd, bytes.data(), record_file_bytes, 0);
-  } while (n < 0 && errno == EINTR);
-  if (n < 0) return errno_error("cannot read the record " + path, errno);
+Result<std::vector<std::byte>> read_slots(const MetadataFile& file) {
+  std::vector<std::byte> bytes(record_file_bytes);
+  BOOST_OUTCOME_TRY(file.read(0, bytes));
   return bytes;
-}
-
-std::string parent_of(const std::string& path) {
-  const std::filesystem::path parent = std::filesystem::path(path).parent_path();
-  return parent.empty() ? "." : parent.string();
-}
-
-Result<void> sync_parent(const std::string& path) {
-  const std::string name = parent_of(path);
-  const UniqueFd directory(::open(name.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!directory.valid()) return errno_error("cannot open directory " + name, errno);
-  if (::fsync(directory.get()) != 0) return errno_error("cannot sync directory " + name, errno);
-  return success();
-}
-
-// An open-file-description lock on the whole file: it ends with the descriptor, however that
-// happens.
-Result<void> lock_for_writing(int fd, const std::string& path) {
-  struct flock lock {};
-  lock.l_type = F_WRLCK;
-  lock.l_whence = SEEK_SET;
-  if (::fcntl(fd, F_OFD_SETLK, &lock) == 0) return success();
-  if (errno == EAGAIN || errno == EACCES)
-    return Error("the record " + path + " is in use by another engine of this VM", EBUSY);
-  return errno_error("cannot lock the record " + path, errno);
 }
 
 struct Chosen {
@@ -111,53 +53,39 @@ Result<Chosen> choose_slot(std::span<const std::byte> bytes, const std::string& 
 }
 
 // Both slots hold the record from the start, so that damage to either is survived from the start.
-Result<void> write_new_file(int fd, const std::string& path, const Record& first) {
+Result<void> write_new_file(const MetadataFile& file, const Record& first) {
   for (unsigned i = 0; i < record_slots; ++i) {
     BOOST_OUTCOME_TRY(const auto slot, encode_slot(first, i + 1));
-    BOOST_OUTCOME_TRY(write_slot(fd, path, i, slot));
+    BOOST_OUTCOME_TRY(file.write(i * record_slot_bytes, slot));
   }
-  if (::fsync(fd) != 0) return errno_error("cannot sync the record " + path, errno);
   return success();
 }
 
 }  // namespace
 
-RecordStore::RecordStore(std::string path, UniqueFd fd, Record record, std::uint64_t slot_sequence,
+RecordStore::RecordStore(MetadataFile file, Record record, std::uint64_t slot_sequence,
                          unsigned newest_slot, bool other_slot_damaged)
-    : path_(std::move(path)),
-      fd_(std::move(fd)),
+    : file_(std::move(file)),
       record_(std::move(record)),
       slot_sequence_(slot_sequence),
       newest_slot_(newest_slot),
       other_slot_damaged_(other_slot_damaged) {}
 
 Result<RecordStore> RecordStore::create(const std::string& path, const Record& first) {
-  // Written without a name, then linked: the name shows a whole record or nothing, link never
-  // replaces what is there, and a crash leaves nothing behind.
-  const std::string directory = parent_of(path);
-  UniqueFd fd = open_record(directory, O_RDWR | O_TMPFILE);
-  if (!fd.valid()) return errno_error("cannot create a record in " + directory, errno);
-  BOOST_OUTCOME_TRY(lock_for_writing(fd.get(), path));
-  BOOST_OUTCOME_TRY(write_new_file(fd.get(), path, first));
-  const std::string nameless = "/proc/self/fd/" + std::to_string(fd.get());
-  if (::linkat(AT_FDCWD, nameless.c_str(), AT_FDCWD, path.c_str(), AT_SYMLINK_FOLLOW) != 0) {
-    if (errno == EEXIST) return Error("the record " + path + " exists already", EEXIST);
-    return errno_error("cannot create the record " + path, errno);
-  }
-  BOOST_OUTCOME_TRY(sync_parent(path));
-  return RecordStore(path, std::move(fd), first, record_slots, record_slots - 1, false);
+  BOOST_OUTCOME_TRY(MetadataFile file, MetadataFile::create_nameless("record", path));
+  BOOST_OUTCOME_TRY(write_new_file(file, first));
+  BOOST_OUTCOME_TRY(file.publish());
+  return RecordStore(std::move(file), first, record_slots, record_slots - 1, false);
 }
 
 Result<RecordStore> RecordStore::load(const std::string& path) {
-  UniqueFd fd = open_record(path, O_RDWR);
-  if (!fd.valid()) return errno_error("cannot open the record " + path, errno);
-  BOOST_OUTCOME_TRY(lock_for_writing(fd.get(), path));
-  BOOST_OUTCOME_TRY(const auto bytes, read_slots(fd.get(), path));
-  BOOST_OUTCOME_TRY(auto chosen, choose_slot(bytes.span(), path));
+  BOOST_OUTCOME_TRY(MetadataFile file, MetadataFile::open("record", path));
+  BOOST_OUTCOME_TRY(const auto bytes, read_slots(file));
+  BOOST_OUTCOME_TRY(auto chosen, choose_slot(bytes, path));
   // What was read may still be in the page cache only (an engine that died between write and sync):
   // it must not be acted upon before it is durable.
-  if (::fdatasync(fd.get()) != 0) return errno_error("cannot sync the record " + path, errno);
-  return RecordStore(path, std::move(fd), std::move(chosen.decoded.record),
+  BOOST_OUTCOME_TRY(file.sync());
+  return RecordStore(std::move(file), std::move(chosen.decoded.record),
                      chosen.decoded.slot_sequence, chosen.slot, chosen.other_damaged);
 }
 
@@ -165,15 +93,13 @@ Result<void> RecordStore::write(const Record& next) {
   HAVM_ASSERT(next.epoch >= record_.epoch, "a record's epoch never goes down");
   HAVM_ASSERT(next.promised_epoch >= record_.promised_epoch, "a promise is never taken back");
   if (failed_errno_ != 0)
-    return Error(
-        "the record " + path_ + " failed before; restart the engine to read what is on disk",
-        failed_errno_);
+    return Error(file_.name() + " failed before; restart the engine to read what is on disk",
+                 failed_errno_);
   // A record that does not fit is refused before anything was touched.
   BOOST_OUTCOME_TRY(const auto slot, encode_slot(next, slot_sequence_ + 1));
   const unsigned target = 1 - newest_slot_;
-  Result<void> written = write_slot(fd_.get(), path_, target, slot);
-  if (written && ::fdatasync(fd_.get()) != 0)
-    written = errno_error("cannot sync the record " + path_, errno);
+  Result<void> written = file_.write(target * record_slot_bytes, slot);
+  if (written) written = file_.sync();
   if (!written) {
     failed_errno_ = written.error().code != 0 ? written.error().code : EIO;
     return written;
@@ -186,10 +112,9 @@ Result<void> RecordStore::write(const Record& next) {
 }
 
 Result<Record> read_record(const std::string& path) {
-  const UniqueFd fd = open_record(path, O_RDONLY);
-  if (!fd.valid()) return errno_error("cannot open the record " + path, errno);
-  BOOST_OUTCOME_TRY(const auto bytes, read_slots(fd.get(), path));
-  BOOST_OUTCOME_TRY(auto chosen, choose_slot(bytes.span(), path));
+  BOOST_OUTCOME_TRY(const MetadataFile file, MetadataFile::open_to_look("record", path));
+  BOOST_OUTCOME_TRY(const auto bytes, read_slots(file));
+  BOOST_OUTCOME_TRY(auto chosen, choose_slot(bytes, path));
   return std::move(chosen.decoded.record);
 }
 

@@ -16,7 +16,7 @@
 #include <string>
 
 #include "vmrepl/base/result.hpp"
-#include "vmrepl/base/unique_fd.hpp"
+#include "vmrepl/disk/metadata_file.hpp"
 #include "vmrepl/disk/record_types.hpp"
 
 namespace havm {
@@ -32,17 +32,16 @@ class RecordStore {
   // True when load() found the other slot damaged: normal after a crash in the middle of a write;
   // after a clean end it means that the medium has lost data.
   [[nodiscard]] bool other_slot_damaged() const { return other_slot_damaged_; }
-  [[nodiscard]] const std::string& path() const { return path_; }
+  [[nodiscard]] const std::string& path() const { return file_.path(); }
 
   // Replaces the record. `next` with a lower promised_epoch or epoch is a bug of the caller.
   Result<void> write(const Record& next);
 
  private:
-  RecordStore(std::string path, UniqueFd fd, Record record, std::uint64_t slot_sequence,
-              unsigned newest_slot, bool other_slot_damaged);
+  RecordStore(MetadataFile file, Record record, std::uint64_t slot_sequence, unsigned newest_slot,
+              bool other_slot_damaged);
 
-  std::string path_;
-  UniqueFd fd_;
+  MetadataFile file_;
   Record record_;
   std::uint64_t slot_sequence_ = 0;
   unsigned newest_slot_ = 0;

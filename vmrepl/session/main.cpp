@@ -11,6 +11,7 @@
 #include <spdlog/spdlog.h>
 #include <sys/resource.h>
 
+#include "vmrepl/disk/dump_metadata.hpp"
 #include "vmrepl/session/engine.hpp"
 
 namespace {
@@ -26,6 +27,13 @@ void log_to_stderr(const std::string& level) {
   logger->set_level(spdlog::level::from_str(level));
   logger->flush_on(spdlog::level::info);
   spdlog::set_default_logger(std::move(logger));
+}
+
+int dump(const std::string& path) {
+  const auto text = havm::dump_metadata(path);
+  if (!text) return fail(text.error());
+  std::fputs(text.value().c_str(), stdout);
+  return EXIT_SUCCESS;
 }
 
 int run(havm::EngineConfig config) {
@@ -47,13 +55,20 @@ int main(int argc, char** argv) {
   std::string config_path;
   std::string create;
   std::string level = "info";
-  app.add_option("--config", config_path, "Configuration (JSON) of this VM's engine")->required();
+  std::string dumped;
+  auto* config_option =
+      app.add_option("--config", config_path, "Configuration (JSON) of this VM's engine");
   app.add_option("--create", create, "Write the first record of a replica in this state, and end")
       ->check(CLI::IsMember({"uptodate", "inconsistent"}));
+  app.add_option("--dump-metadata", dumped,
+                 "Print this record, activity log or dirty bitmap file, and end")
+      ->excludes(config_option);
   app.add_option("--log-level", level, "trace, debug, info, warning, error")
       ->check(CLI::IsMember({"trace", "debug", "info", "warning", "error"}));
   app.set_version_flag("--version", std::string("havm-repl ") + HAVM_VERSION);
   CLI11_PARSE(app, argc, argv);
+  if (!dumped.empty()) return dump(dumped);
+  if (config_path.empty()) return app.exit(CLI::RequiredError("--config"));
   std::signal(SIGPIPE, SIG_IGN);
   log_to_stderr(level);
 

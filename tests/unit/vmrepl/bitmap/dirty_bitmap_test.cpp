@@ -169,5 +169,20 @@ TEST(DirtyBitmap, MatchesTheNaiveModelAtRandom) {
   }
 }
 
+TEST(DirtyBitmap, APieceOfWordsIsMerged) {
+  DirtyBitmap bitmap(200 * grain);  // 4 words, the last of 8 bits
+  bitmap.set_range(70 * grain, 2 * grain);
+  EXPECT_TRUE(bitmap.merge_words(1, std::vector<std::uint64_t>{1, 0xff}));
+  EXPECT_EQ(bitmap.set_grains(), 2U + 1 + 8);
+  EXPECT_TRUE(bitmap.any_in(64 * grain, grain));
+  EXPECT_TRUE(bitmap.any_in(71 * grain, grain));
+  EXPECT_TRUE(bitmap.any_in(135 * grain, grain));
+  EXPECT_TRUE(bitmap.merge_words(4, {}));
+  EXPECT_FALSE(bitmap.merge_words(3, std::vector<std::uint64_t>{0x100}));  // beyond the disk
+  EXPECT_FALSE(bitmap.merge_words(3, std::vector<std::uint64_t>{0, 0}));
+  EXPECT_FALSE(bitmap.merge_words(5, {}));
+  EXPECT_EQ(bitmap.set_grains(), 11U);
+}
+
 }  // namespace
 }  // namespace havm
