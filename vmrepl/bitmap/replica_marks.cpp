@@ -91,7 +91,7 @@ std::optional<LogTransaction> ReplicaMarks::start_transaction() {
 }
 
 void ReplicaMarks::flushed(std::uint16_t disk, std::uint64_t mark) {
-  if (saved_version_ >= set_version_)
+  if (is_saved())
     log_.flush_done(disk, mark);
   else
     waiting_[disk] = mark;

@@ -73,6 +73,8 @@ class ReplicaMarks {
   [[nodiscard]] bool save_wanted() const;
   // The bitmaps differ from those last saved.
   [[nodiscard]] bool changed() const { return saved_version_ != version_; }
+  // Every bit that is set is durable.
+  [[nodiscard]] bool is_saved() const { return saved_version_ >= set_version_; }
   [[nodiscard]] bool is_saving() const { return saving_version_.has_value(); }
   // One at a time: the present bits are being written.
   void save_started();

@@ -29,6 +29,7 @@ struct PrimaryAction {
     renew_lease,      // a grant for a request sent at `time`
     drained,          // after close: no local I/O is left
     new_generation,   // begin a new generation in the record, durably, before the next action
+    share_generation,  // note durably that the partner may hold the generation, likewise
     write_log,        // `transaction` to the activity log, then log_written
     save_marks,       // the dirty bitmaps, then marks_saved; one save may answer several
   };

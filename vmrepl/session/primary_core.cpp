@@ -17,12 +17,12 @@ PrimaryCore::PrimaryCore(ReplicaMarks& marks) : marks_(marks), disks_(marks.disk
 
 // ---- the owner role --------------------------------------------------------------------------
 
-void PrimaryCore::open(Epoch epoch) {
+void PrimaryCore::open(Epoch epoch, bool generation_due) {
   HAVM_ASSERT(is_drained(), "opened while I/O of an earlier time as owner is left");
   open_ = true;
   epoch_ = epoch;
   required_ = grown_ = frozen_ = failed_ = false;
-  generation_due_ = true;
+  generation_due_ = generation_due;
 }
 
 void PrimaryCore::grow_prepare() {
@@ -52,7 +52,6 @@ void PrimaryCore::shrink(Epoch epoch, Actions& out) {
   }
   epoch_ = epoch;
   required_ = grown_ = frozen_ = false;
-  generation_due_ = true;
   release_held(out);
   out.emplace_back(Kind::save_marks);
 }
@@ -241,7 +240,8 @@ void PrimaryCore::finish(OpId id, Actions& out) {
   const DiskRequest r = s.request;
   if (changes_data(r) && r.length != 0) note_arrival_done(disks_[r.disk], s.arrival);
   s.stage = Stage::finished;
-  if (changes_data(r) && r.length != 0 && !streaming() && generation_due_) {
+  const bool counts = r.op == DiskOp::flush || (changes_data(r) && r.length != 0);
+  if (counts && generation_due_ && !streaming()) {
     generation_due_ = false;
     out.emplace_back(Kind::new_generation);
   }

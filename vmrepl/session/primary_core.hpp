@@ -20,8 +20,10 @@
 //      never sees success for what is not where it should be, nor an error.
 //  P8. Intent before data: neither leg of a write is started before its extents are durable in the
 //      activity log.
-//  P9. The first write that completes without the partner, when the partner may hold the present
-//      generation, completes only after a new generation is durable.
+//  P9. The first write or flush that completes without the partner, while the partner may hold the
+//      present generation, completes only after a new generation is durable.
+//  P10. A full resync is asked for only after every bit is durably set, and the end of a resync
+//      only after it is durable that the partner may hold this generation.
 // Times are those given with the events. Offsets and lengths in bytes.
 #pragma once
 
@@ -53,7 +55,8 @@ class PrimaryCore {
   explicit PrimaryCore(ReplicaMarks& marks);
 
   // The owner role. serve → open; stand-by → close.
-  void open(Epoch epoch);
+  // `generation_due`: the partner may hold the present generation.
+  void open(Epoch epoch, bool generation_due);
   void grow_prepare();                          // only when can_grow()
   void grow_commit(Epoch epoch, Actions& out);  // the CAS to {both} is known and persisted
   void freeze() { frozen_ = true; }
@@ -125,6 +128,7 @@ class PrimaryCore {
   void end_intent(OpId id);
   void launch(OpId id, Actions& out);
   void send_copy(OpId id, bool all_zero, Actions& out);
+  void begin_sync(Actions& out);
   void end_copy(OpId id, int error, Actions& out);
   void copy_acked(OpId id, Actions& out);
   void clear_copied(std::uint16_t disk, const UnflushedRanges& ranges);
@@ -170,6 +174,7 @@ class PrimaryCore {
   bool frozen_ = false;
   bool failed_ = false;
   bool generation_due_ = false;  // P9
+  bool begin_unsaved_ = false;   // sync_begin waits for a save of the marks
 };
 
 }  // namespace havm

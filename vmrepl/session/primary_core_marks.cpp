@@ -88,7 +88,20 @@ void PrimaryCore::make_room(Actions& out) {
 }
 
 void PrimaryCore::marks_saved(Actions& out) {
-  if (open_) go_on_logged(out);
+  if (!open_) return;
+  begin_sync(out);
+  go_on_logged(out);
+}
+
+// P10: a target that is half overwritten must find every bit set, also after a crash of the owner.
+void PrimaryCore::begin_sync(Actions& out) {
+  if (phase_ != Phase::opening || !begin_unsaved_) return;
+  if (!marks_.is_saved()) {  // the save that ended had begun before
+    out.emplace_back(Kind::save_marks);
+    return;
+  }
+  begin_unsaved_ = false;
+  send_control(FrameType::sync_begin, FrameType::sync_begin_ok, out);
 }
 
 }  // namespace havm

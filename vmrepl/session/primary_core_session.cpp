@@ -44,8 +44,13 @@ void PrimaryCore::session_opened(SessionId session, bool full, Actions& out) {
   first_pending_ = 2;
   leases_pending_ = 0;
   phase_ = Phase::opening;
-  if (full) marks_.set_all();
-  send_control(FrameType::sync_begin, FrameType::sync_begin_ok, out);
+  begin_unsaved_ = full;
+  if (full) {
+    marks_.set_all();
+    out.emplace_back(Kind::save_marks);
+  } else {
+    send_control(FrameType::sync_begin, FrameType::sync_begin_ok, out);
+  }
   changed(SessionState::syncing, "the partner accepted the session", out);
 }
 
@@ -304,8 +309,8 @@ void PrimaryCore::resync_finished(Actions& out) {
   // Guest writes in flight at this moment are not covered by the flush this asks for; every guest
   // flush since the stream began has a partner leg, so a later one covers them (P1).
   phase_ = Phase::ending;
-  // From here on the partner may hold the present generation.
   generation_due_ = true;
+  out.emplace_back(Kind::share_generation);
   send_control(FrameType::sync_end, FrameType::sync_end_ok, out);
 }
 

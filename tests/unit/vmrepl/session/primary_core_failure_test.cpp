@@ -244,7 +244,7 @@ TEST_F(PrimaryCoreTest, AfterCloseItCanBeOpenedAgain) {
   EXPECT_THAT(take_kinds(), ElementsAre(Kind::complete));
   local_flushed();
   EXPECT_THAT(take_kinds(), ElementsAre(Kind::drained));
-  core.open(Epoch(9));
+  core.open(Epoch(9), true);
   flush(0);
   EXPECT_THAT(take_kinds(), ElementsAre(Kind::flush_local));
   local_flushed();

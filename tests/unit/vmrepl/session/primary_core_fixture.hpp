@@ -29,7 +29,7 @@ class PrimaryCoreTest : public testing::Test {
     marks.transaction_done(marks.start_transaction().value().number);
     for (std::uint16_t disk = 0; disk < marks.disks(); ++disk)
       marks.release(disk, 0, disk_bytes);
-    core.open(Epoch(5));
+    core.open(Epoch(5), true);
     submit(0, request(DiskOp::write, disk_bytes - 4096, 4096, false, 1));
     local(0);
     EXPECT_THAT(take_kinds(), ElementsAre(Kind::submit_local, Kind::new_generation, Kind::complete));

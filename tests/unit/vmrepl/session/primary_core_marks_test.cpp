@@ -9,7 +9,7 @@ constexpr std::uint64_t extent_bytes = ActivityLogCore::extent_bytes;
 // Disks of several extents, and a log with room for two.
 class PrimaryMarksTest : public PrimaryCoreTest {
  protected:
-  PrimaryMarksTest() { small.open(Epoch(5)); }
+  PrimaryMarksTest() { small.open(Epoch(5), true); }
 
   void write_small(OpId id, std::uint64_t extent, std::uint16_t disk = 0) {
     small.submit(id, request(DiskOp::write, extent * extent_bytes, 4096, false, disk), out);
@@ -135,6 +135,11 @@ class PrimaryCopyTest : public PrimaryCoreTest {
     take();
     stream();
   }
+  bool is_sent(FrameType type) const {
+    return std::ranges::any_of(out, [&](const PrimaryAction& a) {
+      return a.kind == Kind::send && a.frame.type == type;
+    });
+  }
   void copy(OpId id, std::uint64_t offset, std::uint32_t length) {
     core.copy(id, 0, offset, length, out);
     core.copy_read(id, 0, false, out);
@@ -180,6 +185,25 @@ TEST_F(PrimaryCopyTest, AFullResyncMarksEverythingFirst) {
   EXPECT_EQ(marks.dirty(1).set_bytes(), disk_bytes);
 }
 
+TEST_F(PrimaryCopyTest, AFullResyncIsAskedForOnlyWhenEveryBitIsDurable) {
+  marks.save_started();  // an older save
+  lose();
+  core.session_opened(SessionId(77), true, out);
+  EXPECT_FALSE(is_sent(FrameType::sync_begin));
+  marks.save_done();
+  core.marks_saved(out);
+  EXPECT_FALSE(is_sent(FrameType::sync_begin));
+  marks.save_started();
+  marks.save_done();
+  core.marks_saved(out);
+  EXPECT_TRUE(is_sent(FrameType::sync_begin));
+}
+
+TEST_F(PrimaryCopyTest, TheEndOfAResyncIsAskedForOnlyWhenTheGenerationIsDurablyShared) {
+  core.resync_finished(out);
+  EXPECT_THAT(take_kinds(), ElementsAre(Kind::share_generation, Kind::send));
+}
+
 TEST_F(PrimaryCopyTest, ThePartnersOwnMarksAreCopiedTooIfTheyComeBeforeTheResync) {
   core.partner_dirty(0, 0, 4096, out);
   EXPECT_EQ(core.state(), SessionState::none);
@@ -208,14 +232,21 @@ TEST_F(PrimaryCoreTest, TheFirstWriteCompletedAloneAfterAShrinkBeginsAGeneration
   EXPECT_THAT(take_kinds(), ElementsAre(Kind::submit_local, Kind::complete));
 }
 
-TEST_F(PrimaryCoreTest, NothingWrittenBeginsNoGeneration) {
+TEST_F(PrimaryCoreTest, AFlushCompletedAloneBeginsAGenerationTooForThePartnerMayLoseWhatItCovers) {
+  live();
+  lose();
+  core.shrink(Epoch(7), out);
+  flush(0);
+  local_flushed();
+  EXPECT_THAT(take_kinds(), testing::IsSupersetOf({Kind::new_generation, Kind::complete}));
+}
+
+TEST_F(PrimaryCoreTest, ReadsBeginNoGeneration) {
   live();
   lose();
   core.shrink(Epoch(7), out);
   read(0);
   local(0);
-  flush(1);
-  local_flushed();
   for (const Kind kind : take_kinds())
     EXPECT_NE(kind, Kind::new_generation);
 }

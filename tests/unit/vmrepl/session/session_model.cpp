@@ -93,7 +93,7 @@ class Model {
     r.boot_id = "boot 0";
     durable_ = r;
     start_b();
-    primary_.open(epoch_);
+    primary_.open(epoch_, true);
     for (auto& h : history_)
       h.push_back({0, 0});
     table_.resize(log_slots);
@@ -555,6 +555,7 @@ class Model {
         synced_once_ = true;
         return;
       case Kind::new_generation:
+      case Kind::share_generation:
       case Kind::deposed:
       case Kind::renew_lease:
       case Kind::drained:
