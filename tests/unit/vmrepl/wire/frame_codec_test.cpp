@@ -262,5 +262,12 @@ TEST(FrameCodec, TheDocumentedByeIsWhatWeSend) {
   EXPECT_EQ(frame_of(header_of(FrameType::bye), encode(bye)), vector_of("Vector 2"));
 }
 
+TEST(FrameCodec, TheDocumentedListOfRangesIsWhatWeSend) {
+  FrameHeader header = header_of(FrameType::sync_dirty);
+  header.disk = 1;
+  const ByteRange ranges[] = {{1 << 20, 64 << 10}, {8 << 20, 4 << 10}};
+  EXPECT_EQ(frame_of(header, text_of(encode_ranges(ranges))), vector_of("Vector 3"));
+}
+
 }  // namespace
 }  // namespace havm
