@@ -45,7 +45,8 @@ class ReplicaRecord {
   [[nodiscard]] bool may_be_both() const {
     return record_.in_sync == InSync::both || record_.grow_mark.has_value();
   }
-  // A new generation must be durable before the next write or flush completes alone.
+  // A new generation must be durable before the next write or flush completes alone. An owner
+  // that has none yet begins one before it says hello, or every later resync is a full one.
   [[nodiscard]] bool generation_due() const {
     return record_.generation == 0 || record_.generation_shared;
   }

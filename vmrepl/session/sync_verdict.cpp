@@ -59,8 +59,7 @@ SyncVerdict decide(const ReplicaSummary& owner, const ReplicaSummary& target) {
         "the target's replica was written alone (generation " + id(target.generation) + ")" +
         (ahead ? ", going on from the owner's generation " : ", and so is not in the owner's ") +
         id(owner.generation));
-  const bool has_own_extents =
-      target.was_owner && !(target.dirty_known && target.dirty_empty);
+  const bool has_own_extents = target.was_owner && !(target.dirty_known && target.dirty_empty);
   if (owner.may_lack && has_own_extents)
     return two_histories(
         "the owner's replica lost unflushed writes in a crash and went on without them, and the "

@@ -1,10 +1,11 @@
 // The job of the generation model: two replicas of two blocks, with the production ReplicaRecord
 // and decide_sync, walked through every history of a given number of events: writes, flushes,
 // crashes that lose any subset of what was not flushed, lost links, going alone, promotion, resync
-// begun, half done, ended, grown and cut off at every step, and the one act that can split a VM in
-// two: a person who forces a replica to go on alone. The model knows for every block which write it
+// begun, half done, ended, grown and cut off at every step, and the one act that can split a VM:
+// a person who forces a replica to go on alone. The model knows for every block which write it
 // descends from, and judges
-//  - that no completed write is lost, save by a crash that took the last unflushed copy or by force;
+//  - that no completed write is lost, save by a crash that took the last unflushed copy or by
+//  force;
 //  - that the owner never overwrites something completed that it lacks (no split brain missed);
 //  - that a target with nothing of its own is never refused (none invented), nor copied in full;
 //  - that a resync that ended left both replicas equal, however little it copied;

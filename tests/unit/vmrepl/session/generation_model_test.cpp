@@ -26,14 +26,15 @@ class GenerationWalk : public testing::TestWithParam<Start> {};
 TEST_P(GenerationWalk, NoHistoryLosesSplitsOrDiffers) {
   const WalkOutcome outcome = walk_generations(GetParam(), depth());
   EXPECT_EQ(outcome.violation, "") << "after " << joined(outcome.trace);
-  std::printf("start=%s histories=%llu events=%d states=%llu partial=%llu full=%llu refused=%llu "
-              "compared=%llu\n",
-              to_text(GetParam()), static_cast<unsigned long long>(outcome.histories), depth(),
-              static_cast<unsigned long long>(outcome.states),
-              static_cast<unsigned long long>(outcome.partial),
-              static_cast<unsigned long long>(outcome.full),
-              static_cast<unsigned long long>(outcome.refused),
-              static_cast<unsigned long long>(outcome.ended));
+  std::printf(
+      "start=%s histories=%llu events=%d states=%llu partial=%llu full=%llu refused=%llu "
+      "compared=%llu\n",
+      to_text(GetParam()), static_cast<unsigned long long>(outcome.histories), depth(),
+      static_cast<unsigned long long>(outcome.states),
+      static_cast<unsigned long long>(outcome.partial),
+      static_cast<unsigned long long>(outcome.full),
+      static_cast<unsigned long long>(outcome.refused),
+      static_cast<unsigned long long>(outcome.ended));
   // A walk that never compares or refuses would prove nothing.
   EXPECT_GT(outcome.histories, 10'000u);
   EXPECT_GT(outcome.ended, 1000u);

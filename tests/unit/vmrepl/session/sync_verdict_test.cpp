@@ -42,8 +42,7 @@ SyncVerdict decide(const ReplicaSummary& owner, const ReplicaSummary& target) {
     EXPECT_EQ(mirrored.split_brain, verdict.split_brain) << verdict.reason;
   }
   EXPECT_FALSE(verdict.reason.empty());
-  EXPECT_EQ(verdict.split_brain,
-            verdict.reason.find("a person must choose") != std::string::npos);
+  EXPECT_EQ(verdict.split_brain, verdict.reason.find("a person must choose") != std::string::npos);
   return verdict;
 }
 

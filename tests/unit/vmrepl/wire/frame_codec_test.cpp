@@ -17,24 +17,13 @@
 namespace havm {
 namespace {
 
-constexpr FrameType all_types[] = {FrameType::hello,
-                                   FrameType::hello_ok,
-                                   FrameType::hello_refused,
-                                   FrameType::write,
-                                   FrameType::zero,
-                                   FrameType::flush,
-                                   FrameType::ack,
-                                   FrameType::lease_request,
-                                   FrameType::lease_grant,
-                                   FrameType::lease_refused,
-                                   FrameType::epoch,
-                                   FrameType::epoch_ok,
-                                   FrameType::sync_begin,
-                                   FrameType::sync_begin_ok,
-                                   FrameType::sync_end,
-                                   FrameType::sync_end_ok,
-                                   FrameType::sync_dirty,
-                                   FrameType::bye};
+constexpr FrameType all_types[] = {
+    FrameType::hello,         FrameType::hello_ok,      FrameType::hello_refused,
+    FrameType::write,         FrameType::zero,          FrameType::flush,
+    FrameType::ack,           FrameType::lease_request, FrameType::lease_grant,
+    FrameType::lease_refused, FrameType::epoch,         FrameType::epoch_ok,
+    FrameType::sync_begin,    FrameType::sync_begin_ok, FrameType::sync_end,
+    FrameType::sync_end_ok,   FrameType::sync_dirty,    FrameType::bye};
 
 FrameHeader header_of(FrameType type) {
   FrameHeader header;

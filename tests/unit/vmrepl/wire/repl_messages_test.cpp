@@ -121,10 +121,10 @@ TEST(ReplMessages, AreSpelledAsDocumented) {
 }
 
 TEST(ReplMessages, EveryFieldIsNeededWithItsType) {
-  expect_every_field_is_needed(encode(sample_hello()),
-                               [](const auto& t) { return decode_hello(t); }, true);
-  expect_every_field_is_needed(encode(sample_hello_ok()),
-                               [](const auto& t) { return decode_hello_ok(t); }, true);
+  expect_every_field_is_needed(
+      encode(sample_hello()), [](const auto& t) { return decode_hello(t); }, true);
+  expect_every_field_is_needed(
+      encode(sample_hello_ok()), [](const auto& t) { return decode_hello_ok(t); }, true);
   expect_every_field_is_needed(encode(SyncBegin{SyncMode::partial, 7}),
                                [](const auto& t) { return decode_sync_begin(t); });
   expect_every_field_is_needed(encode(SyncEnd{7, {6, 5}}),
