@@ -36,6 +36,7 @@ PURE_FOLDERS = ("agent/failover", "vmrepl/bitmap")
 PURE_FILES = {
     "vmrepl/session/hello_verdict",
     "vmrepl/session/replica_record",
+    "vmrepl/session/sync_verdict",
     "vmrepl/session/session_types",
     "vmrepl/session/primary_action",
     "vmrepl/session/unflushed_ranges",

@@ -36,11 +36,38 @@ std::uint32_t crc_of(std::span<const std::byte> slot, std::size_t payload_length
   return crc32c(slot.subspan(record_slot_header_bytes, payload_length), head);
 }
 
+void read_generations(JsonFields& fields, Record& record) {
+  record.generation = fields.id("generation");
+  record.generation_history = fields.ids("generation_history", generation_history_max);
+  record.base_generation = fields.id("base_generation");
+  record.generation_shared = fields.flag("generation_shared");
+  record.was_owner = fields.flag("was_owner");
+  record.may_lack = fields.flag("may_lack");
+  record.damaged = fields.flag("damaged");
+}
+
+// Version 1 had generations as JSON numbers and knew nothing of the rest: unknown is the careful
+// value, and leads to a full resync.
+void read_generations_1(JsonFields& fields, Record& record) {
+  record.generation = fields.number("generation");
+  for (const json& entry : fields.array("generation_history", generation_history_max)) {
+    if (!entry.is_number_unsigned())
+      fields.reject("generation_history", "is not of whole numbers");
+    else
+      record.generation_history.push_back(entry.get<std::uint64_t>());
+  }
+  record.was_owner = true;
+}
+
 Result<void> check_invariants(const Record& record) {
   if (record.promised_epoch < record.epoch)
     return Error("record of VM " + record.vm + ": promised_epoch is lower than epoch", EINVAL);
   if (record.generation_history.size() > generation_history_max)
     return Error("record of VM " + record.vm + ": the generation history is too long", EINVAL);
+  if (std::ranges::count(record.generation_history, std::uint64_t{0}) != 0)
+    return Error("record of VM " + record.vm + ": generation 0 is in the history", EINVAL);
+  if (record.base_generation != 0 && record.generation == 0)
+    return Error("record of VM " + record.vm + ": base_generation without a generation", EINVAL);
   return success();
 }
 
@@ -68,7 +95,7 @@ std::string record_to_json(const Record& record) {
   json disks = json::array();
   for (const DiskIdentity& disk : record.disks)
     disks.push_back({{"name", disk.name}, {"size", disk.size_bytes}});
-  return dump_json({{"version", record.version},
+  return dump_json({{"version", record_version},
                     {"vm", record.vm},
                     {"vm_id", record.vm_id},
                     {"node", record.node},
@@ -79,8 +106,13 @@ std::string record_to_json(const Record& record) {
                     {"in_sync", to_text(record.in_sync)},
                     {"grow_mark", to_json(record.grow_mark)},
                     {"partner_outdated", record.partner_outdated},
-                    {"generation", record.generation},
-                    {"generation_history", record.generation_history},
+                    {"generation", id_text(record.generation)},
+                    {"generation_history", id_texts(record.generation_history)},
+                    {"base_generation", id_text(record.base_generation)},
+                    {"generation_shared", record.generation_shared},
+                    {"was_owner", record.was_owner},
+                    {"may_lack", record.may_lack},
+                    {"damaged", record.damaged},
                     {"boot_id", record.boot_id},
                     {"clean", record.clean},
                     {"delegation", to_json(record.delegation)}});
@@ -89,7 +121,8 @@ std::string record_to_json(const Record& record) {
 Result<Record> record_from_json(std::string_view text) {
   BOOST_OUTCOME_TRY(const json object, parse_json_object(text, "record"));
   JsonFields fields(object, "record");
-  if (fields.number("version") != record_version) fields.reject("version", "is not known");
+  const std::uint64_t version = fields.number("version");
+  if (version == 0 || version > record_version) fields.reject("version", "is not known");
   Record record;
   record.vm = fields.text_not_empty("vm");
   record.vm_id = fields.text_not_empty("vm_id");
@@ -106,13 +139,10 @@ Result<Record> record_from_json(std::string_view text) {
   record.in_sync = fields.spelling("in_sync", parse_in_sync, InSync::none);
   record.grow_mark = epoch_of(fields.optional_number("grow_mark"));
   record.partner_outdated = fields.flag("partner_outdated");
-  record.generation = fields.number("generation");
-  for (const json& entry : fields.array("generation_history", generation_history_max)) {
-    if (!entry.is_number_unsigned())
-      fields.reject("generation_history", "is not of whole numbers");
-    else
-      record.generation_history.push_back(entry.get<std::uint64_t>());
-  }
+  if (version == 1)
+    read_generations_1(fields, record);
+  else
+    read_generations(fields, record);
   record.boot_id = fields.text("boot_id");
   record.clean = fields.flag("clean");
   record.delegation = epoch_of(fields.optional_number("delegation"));
@@ -151,7 +181,7 @@ std::variant<DecodedSlot, SlotFault> decode_slot(std::span<const std::byte> slot
     return SlotFault::wrong_crc;
   const auto version = load_be<std::uint32_t>(slot.data() + version_at);
   if (version > record_version) return SlotFault::newer_format;
-  if (version < record_version) return SlotFault::wrong_contents;
+  if (version == 0) return SlotFault::wrong_contents;
   const std::span<const std::byte> payload = slot.subspan(record_slot_header_bytes, length);
   Result<Record> record =
       record_from_json({reinterpret_cast<const char*>(payload.data()), payload.size()});

@@ -13,12 +13,11 @@
 
 namespace havm {
 
-constexpr std::uint32_t record_version = 1;
+constexpr std::uint32_t record_version = 2;  // written; version 1 is read too
 constexpr std::size_t generation_history_max = 8;
 
 // The defaults are a fresh replica that holds nothing yet.
 struct Record {
-  std::uint32_t version = record_version;
   std::string vm;
   std::string vm_id;  // uuid text
   std::string node;
@@ -32,8 +31,14 @@ struct Record {
   std::optional<Epoch> grow_mark;
   bool partner_outdated = false;
 
+  // Which data history the bytes belong to; what the fields promise: session/replica_record.hpp.
   std::uint64_t generation = 0;                   // 0 = none yet
   std::vector<std::uint64_t> generation_history;  // newest first, at most generation_history_max
+  std::uint64_t base_generation = 0;  // oldest one the dirty set is kept against; 0: generation
+  bool generation_shared = true;      // the partner may be uptodate with this generation too
+  bool was_owner = false;             // since its last completed resync: has a dirty set of its own
+  bool may_lack = false;              // went on from unflushed losses that the partner may not have
+  bool damaged = false;               // its disk failed: nothing of it is taken on trust
 
   std::string boot_id;  // of the boot that last wrote this record
   bool clean = false;   // the engine ended in order after a flush; false while it runs

@@ -32,6 +32,10 @@ void ReplicaRecord::promise(Epoch epoch) {
 void ReplicaRecord::serve(Epoch epoch) {
   HAVM_ASSERT(record_.state == ReplicaState::uptodate, "only an uptodate replica is served");
   enter(epoch);
+  // Alone before the crash, nobody else has what it lost.
+  const bool was_alone = record_.in_sync == InSync::self && !record_.grow_mark;
+  if (suspect_ && !was_alone) record_.may_lack = true;
+  record_.was_owner = true;
   record_.in_sync = InSync::self;
   record_.grow_mark.reset();
   record_.partner_outdated = true;
@@ -39,7 +43,32 @@ void ReplicaRecord::serve(Epoch epoch) {
   touch();
 }
 
+void ReplicaRecord::remember(std::uint64_t generation) {
+  if (generation == 0) return;
+  std::vector<std::uint64_t>& history = record_.generation_history;
+  history.insert(history.begin(), generation);
+  if (history.size() > generation_history_max) history.pop_back();
+}
+
+void ReplicaRecord::new_generation(std::uint64_t random_nonzero) {
+  HAVM_ASSERT(random_nonzero != 0, "generation 0 means none");
+  HAVM_ASSERT(record_.in_sync == InSync::self, "a new generation begins alone");
+  remember(record_.generation);
+  // An older base stays: the dirty set has covered everything since, and the partner may be
+  // anywhere between.
+  if (record_.base_generation == 0) record_.base_generation = record_.generation;
+  record_.generation = random_nonzero;
+  record_.generation_shared = false;
+  touch();
+}
+
+void ReplicaRecord::sync_end_sent() {
+  record_.generation_shared = true;
+  touch();
+}
+
 void ReplicaRecord::grow_prepare() {
+  HAVM_ASSERT(generation_due(), "the partner does not hold this generation");
   record_.grow_mark = record_.epoch.next();
   touch();
 }
@@ -49,6 +78,8 @@ void ReplicaRecord::grow_commit(Epoch epoch) {
   record_.in_sync = InSync::both;
   record_.grow_mark.reset();
   record_.partner_outdated = false;
+  record_.base_generation = 0;
+  record_.may_lack = false;
   touch();
 }
 
@@ -70,17 +101,30 @@ void ReplicaRecord::stand_by(bool outdated) {
   touch();
 }
 
-void ReplicaRecord::begin_sync(Epoch epoch) {
+void ReplicaRecord::begin_sync(Epoch epoch, const SyncBegin& begin) {
   enter(epoch);
   record_.state = ReplicaState::inconsistent;
   record_.in_sync = InSync::none;
   record_.grow_mark.reset();
+  if (begin.generation != record_.generation) remember(record_.generation);
+  record_.generation = begin.generation;
+  record_.base_generation = 0;
+  record_.generation_shared = true;
+  if (begin.mode == SyncMode::full) record_.damaged = false;
   touch();
 }
 
-void ReplicaRecord::end_sync(Epoch epoch) {
+void ReplicaRecord::end_sync(Epoch epoch, const SyncEnd& end) {
   enter(epoch);
   record_.state = ReplicaState::uptodate;
+  record_.generation = end.generation;
+  record_.generation_history = end.history;
+  if (record_.generation_history.size() > generation_history_max)
+    record_.generation_history.resize(generation_history_max);
+  record_.base_generation = 0;
+  record_.generation_shared = true;
+  record_.was_owner = false;
+  record_.may_lack = false;
   suspect_ = false;
   touch();
 }
@@ -94,6 +138,7 @@ void ReplicaRecord::join(Epoch epoch) {
 
 void ReplicaRecord::lost_data() {
   record_.state = ReplicaState::inconsistent;
+  record_.damaged = true;
   touch();
 }
 

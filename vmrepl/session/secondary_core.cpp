@@ -186,6 +186,7 @@ void SecondaryCore::frame(ConnectionId connection, const FrameHeader& header, Op
     case FrameType::epoch_ok:
     case FrameType::sync_begin_ok:
     case FrameType::sync_end_ok:
+    case FrameType::sync_dirty:
       protocol_error("the owner sent a frame that is not the owner's to send", out);
       return;
   }

@@ -11,12 +11,15 @@ namespace {
 
 constexpr std::uint32_t magic = 0x48565250;  // "HVRP"
 constexpr std::size_t crc_at = 60;
+constexpr std::uint32_t range_bytes = 16;
+constexpr std::uint32_t ranges_payload_bytes_max = 4096 * range_bytes;
 constexpr std::uint16_t flag_fua = 1;
 constexpr std::uint16_t flag_may_unmap = 2;
 constexpr std::uint16_t flag_resync = 4;
 constexpr std::uint16_t flags_known = flag_fua | flag_may_unmap | flag_resync;
 
-enum class Payload { none, json, data };
+// json_or_none: an engine of protocol 1 sends and expects nothing.
+enum class Payload { none, json, json_or_none, data, ranges };
 
 // Nothing when the type is not known.
 std::optional<Payload> payload_of(std::uint16_t type) {
@@ -27,8 +30,13 @@ std::optional<Payload> payload_of(std::uint16_t type) {
     case FrameType::epoch:
     case FrameType::bye:
       return Payload::json;
+    case FrameType::sync_begin:
+    case FrameType::sync_end:
+      return Payload::json_or_none;
     case FrameType::write:
       return Payload::data;
+    case FrameType::sync_dirty:
+      return Payload::ranges;
     case FrameType::zero:
     case FrameType::flush:
     case FrameType::ack:
@@ -36,9 +44,7 @@ std::optional<Payload> payload_of(std::uint16_t type) {
     case FrameType::lease_grant:
     case FrameType::lease_refused:
     case FrameType::epoch_ok:
-    case FrameType::sync_begin:
     case FrameType::sync_begin_ok:
-    case FrameType::sync_end:
     case FrameType::sync_end_ok:
       return Payload::none;
   }
@@ -51,6 +57,11 @@ bool length_fits(Payload kind, std::uint32_t range_length, std::uint32_t payload
       return payload_length == 0;
     case Payload::json:
       return payload_length > 0 && payload_length <= json_payload_bytes_max;
+    case Payload::json_or_none:
+      return payload_length <= json_payload_bytes_max;
+    case Payload::ranges:
+      return payload_length > 0 && payload_length <= ranges_payload_bytes_max &&
+             payload_length % range_bytes == 0;
     case Payload::data:
       return payload_length > 0 && payload_length <= payload_bytes_max &&
              payload_length == range_length;
@@ -186,6 +197,8 @@ const char* to_text(FrameType type) {
       return "sync_end";
     case FrameType::sync_end_ok:
       return "sync_end_ok";
+    case FrameType::sync_dirty:
+      return "sync_dirty";
     case FrameType::bye:
       return "bye";
   }

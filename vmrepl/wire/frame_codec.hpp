@@ -43,6 +43,7 @@ enum class FrameType : std::uint16_t {
   sync_begin_ok = 51,
   sync_end = 52,
   sync_end_ok = 53,
+  sync_dirty = 54,
   bye = 60,
 };
 

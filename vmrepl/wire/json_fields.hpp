@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include <nlohmann/json.hpp>
 
@@ -27,6 +28,13 @@ class JsonFields {
   const nlohmann::json& array(const char* name, std::size_t entries_max);
   // Nothing when the field is absent or null.
   std::optional<std::uint64_t> optional_number(const char* name);
+  // Absent: `otherwise`.
+  bool optional_flag(const char* name, bool otherwise);
+  // A 64-bit id in its text form (id_text); JSON numbers beyond 2^53 get lost in other programs.
+  std::uint64_t id(const char* name);
+  std::optional<std::uint64_t> optional_id(const char* name);  // nothing when absent
+  std::vector<std::uint64_t> ids(const char* name, std::size_t entries_max);
+  [[nodiscard]] bool has(const char* name) const;
 
   // One of the spellings that `parse` (std::optional<T>(std::string_view)) knows.
   template <class T>
@@ -51,6 +59,11 @@ class JsonFields {
 
 // Parses one JSON object; the Error begins with `what`.
 Result<nlohmann::json> parse_json_object(std::string_view text, const std::string& what);
+
+// A 64-bit id as exactly 16 hexadecimal digits, lower case; and a list of them.
+std::string id_text(std::uint64_t id);
+nlohmann::json id_texts(const std::vector<std::uint64_t>& ids);
+std::optional<std::uint64_t> parse_id(std::string_view text);
 
 // One line; bytes that are not UTF-8 are replaced, never thrown about.
 std::string dump_json(const nlohmann::json& value);

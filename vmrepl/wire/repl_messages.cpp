@@ -1,5 +1,7 @@
 #include "vmrepl/wire/repl_messages.hpp"
 
+#include "vmrepl/base/assert.hpp"
+#include "vmrepl/wire/big_endian.hpp"
 #include "vmrepl/wire/json_fields.hpp"
 
 namespace havm {
@@ -19,30 +21,84 @@ std::chrono::milliseconds lease_of(JsonFields& fields) {
   return {};
 }
 
+constexpr std::size_t range_bytes = 16;
+
+json history_to_json(const ReplicaHistory& from) {
+  return {{"generation", id_text(from.generation)},
+          {"base_generation", id_text(from.base_generation)},
+          {"history", id_texts(from.history)},
+          {"generation_shared", from.generation_shared},
+          {"was_owner", from.was_owner},
+          {"may_lack", from.may_lack},
+          {"damaged", from.damaged},
+          {"dirty_known", from.dirty_known},
+          {"dirty_empty", from.dirty_empty}};
+}
+
+void read_history(JsonFields& fields, ReplicaHistory& into) {
+  into.generation = fields.optional_id("generation").value_or(into.generation);
+  into.base_generation = fields.optional_id("base_generation").value_or(into.base_generation);
+  if (fields.has("history")) into.history = fields.ids("history", history_max);
+  into.generation_shared = fields.optional_flag("generation_shared", into.generation_shared);
+  into.was_owner = fields.optional_flag("was_owner", into.was_owner);
+  into.may_lack = fields.optional_flag("may_lack", into.may_lack);
+  into.damaged = fields.optional_flag("damaged", into.damaged);
+  into.dirty_known = fields.optional_flag("dirty_known", into.dirty_known);
+  into.dirty_empty = fields.optional_flag("dirty_empty", into.dirty_empty);
+}
+
+std::uint64_t protocol_of(JsonFields& fields) {
+  return fields.optional_number("protocol").value_or(protocol_before_generations);
+}
+
+std::optional<SyncMode> parse_sync_mode(std::string_view text) {
+  for (const auto mode : {SyncMode::partial, SyncMode::full})
+    if (text == to_text(mode)) return mode;
+  return std::nullopt;
+}
+
 }  // namespace
+
+const char* to_text(SyncMode mode) {
+  switch (mode) {
+    case SyncMode::partial:
+      return "partial";
+    case SyncMode::full:
+      return "full";
+    case SyncMode::refuse:
+      return "refuse";
+  }
+  return "unknown";
+}
 
 std::string encode(const Hello& message) {
   json disks = json::array();
   for (const DiskIdentity& disk : message.disks)
     disks.push_back({{"name", disk.name}, {"size", disk.size_bytes}});
-  return dump_json({{"vm", message.vm},
-                    {"vm_id", message.vm_id},
-                    {"node", message.node},
-                    {"boot_id", message.boot_id},
-                    {"epoch", message.epoch.value},
-                    {"session", message.session.value},
-                    {"lease_ms", message.lease.count()},
-                    {"disks", std::move(disks)},
-                    {"engine_version", message.engine_version}});
+  json object = history_to_json(message);
+  object.update({{"vm", message.vm},
+                 {"vm_id", message.vm_id},
+                 {"node", message.node},
+                 {"boot_id", message.boot_id},
+                 {"epoch", message.epoch.value},
+                 {"session", message.session.value},
+                 {"lease_ms", message.lease.count()},
+                 {"disks", std::move(disks)},
+                 {"engine_version", message.engine_version},
+                 {"protocol", message.protocol}});
+  return dump_json(object);
 }
 
 std::string encode(const HelloOk& message) {
-  return dump_json({{"node", message.node},
-                    {"boot_id", message.boot_id},
-                    {"state", to_text(message.state)},
-                    {"promised_epoch", message.promised_epoch.value},
-                    {"record_epoch", message.record_epoch.value},
-                    {"suspect", message.suspect}});
+  json object = history_to_json(message);
+  object.update({{"node", message.node},
+                 {"boot_id", message.boot_id},
+                 {"state", to_text(message.state)},
+                 {"promised_epoch", message.promised_epoch.value},
+                 {"record_epoch", message.record_epoch.value},
+                 {"suspect", message.suspect},
+                 {"protocol", message.protocol}});
+  return dump_json(object);
 }
 
 std::string encode(const HelloRefused& message) {
@@ -51,6 +107,16 @@ std::string encode(const HelloRefused& message) {
 
 std::string encode(const EpochMessage& message) {
   return dump_json({{"in_sync", to_text(message.in_sync)}});
+}
+
+std::string encode(const SyncBegin& message) {
+  HAVM_ASSERT(message.mode != SyncMode::refuse, "a refused resync does not begin");
+  return dump_json({{"mode", to_text(message.mode)}, {"generation", id_text(message.generation)}});
+}
+
+std::string encode(const SyncEnd& message) {
+  return dump_json(
+      {{"generation", id_text(message.generation)}, {"history", id_texts(message.history)}});
 }
 
 std::string encode(const Bye& message) {
@@ -75,6 +141,8 @@ Result<Hello> decode_hello(std::string_view text) {
     message.disks.push_back(std::move(identity));
   }
   message.engine_version = fields.text("engine_version");
+  message.protocol = protocol_of(fields);
+  read_history(fields, message);
   BOOST_OUTCOME_TRY(fields.outcome());
   return message;
 }
@@ -89,6 +157,8 @@ Result<HelloOk> decode_hello_ok(std::string_view text) {
   message.promised_epoch = Epoch(fields.number("promised_epoch"));
   message.record_epoch = Epoch(fields.number("record_epoch"));
   message.suspect = fields.flag("suspect");
+  message.protocol = protocol_of(fields);
+  read_history(fields, message);
   BOOST_OUTCOME_TRY(fields.outcome());
   return message;
 }
@@ -110,6 +180,65 @@ Result<EpochMessage> decode_epoch_message(std::string_view text) {
   message.in_sync = fields.spelling("in_sync", parse_in_sync, InSync::none);
   BOOST_OUTCOME_TRY(fields.outcome());
   return message;
+}
+
+Result<SyncBegin> decode_sync_begin(std::string_view text) {
+  if (text.empty()) return SyncBegin{};
+  BOOST_OUTCOME_TRY(const json object, parse_json_object(text, "sync_begin"));
+  JsonFields fields(object, "sync_begin");
+  SyncBegin message;
+  message.mode = fields.spelling("mode", parse_sync_mode, SyncMode::full);
+  message.generation = fields.id("generation");
+  BOOST_OUTCOME_TRY(fields.outcome());
+  return message;
+}
+
+Result<SyncEnd> decode_sync_end(std::string_view text) {
+  if (text.empty()) return SyncEnd{};
+  BOOST_OUTCOME_TRY(const json object, parse_json_object(text, "sync_end"));
+  JsonFields fields(object, "sync_end");
+  SyncEnd message;
+  message.generation = fields.id("generation");
+  message.history = fields.ids("history", history_max);
+  BOOST_OUTCOME_TRY(fields.outcome());
+  return message;
+}
+
+std::vector<std::byte> encode_ranges(std::span<const ByteRange> ranges) {
+  HAVM_ASSERT(!ranges.empty() && ranges.size() <= ranges_max, "a frame of ranges has a bound");
+  std::vector<std::byte> payload(ranges.size() * range_bytes);
+  std::byte* at = payload.data();
+  for (const ByteRange& range : ranges) {
+    HAVM_ASSERT(range.length != 0, "an empty range says nothing");
+    store_be(at, range.offset);
+    store_be(at + 8, range.length);
+    at += range_bytes;
+  }
+  return payload;
+}
+
+Result<std::vector<ByteRange>> decode_ranges(std::span<const std::byte> payload,
+                                             std::uint64_t disk_size_bytes) {
+  const std::size_t count = payload.size() / range_bytes;
+  if (count == 0 || count > ranges_max || payload.size() % range_bytes != 0)
+    return Error("sync_dirty: a payload of " + std::to_string(payload.size()) +
+                     " bytes is not a list of ranges",
+                 EINVAL);
+  std::vector<ByteRange> ranges;
+  ranges.reserve(count);
+  for (std::size_t i = 0; i < count; ++i) {
+    const ByteRange range{load_be<std::uint64_t>(payload.data() + i * range_bytes),
+                          load_be<std::uint64_t>(payload.data() + i * range_bytes + 8)};
+    const bool inside = range.length != 0 && range.offset <= disk_size_bytes &&
+                        range.length <= disk_size_bytes - range.offset;
+    if (!inside)
+      return Error("sync_dirty: range " + std::to_string(i) + " (" + std::to_string(range.length) +
+                       " bytes at " + std::to_string(range.offset) +
+                       ") is empty or beyond the end of the disk",
+                   EINVAL);
+    ranges.push_back(range);
+  }
+  return ranges;
 }
 
 Result<Bye> decode_bye(std::string_view text) {

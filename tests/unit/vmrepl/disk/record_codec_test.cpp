@@ -42,11 +42,13 @@ TEST(RecordCodec, TheLayoutIsTheDocumentedOne) {
   const auto slot = slot_of(sample_record(), 5);
   ASSERT_EQ(slot.size(), 8192U);
   EXPECT_EQ(std::string(reinterpret_cast<const char*>(slot.data()), 8), "HAVMREC1");
-  EXPECT_EQ(load_be<std::uint32_t>(slot.data() + 8), 1U);
+  EXPECT_EQ(load_be<std::uint32_t>(slot.data() + 8), 2U);
   const auto length = load_be<std::uint32_t>(slot.data() + 12);
   EXPECT_EQ(load_be<std::uint64_t>(slot.data() + 16), 5U);
   const std::string payload(reinterpret_cast<const char*>(slot.data()) + 64, length);
   EXPECT_EQ(json::parse(payload)["grow_mark"], 5);
+  EXPECT_EQ(json::parse(payload)["generation"], "123456789abcdef0");
+  EXPECT_EQ(json::parse(payload)["generation_history"][0], "0000000000000003");
   EXPECT_EQ(payload, record_to_json(sample_record()));
 }
 
@@ -77,7 +79,7 @@ TEST(RecordCodec, EveryKindOfFaultIsTold) {
   bad = good;
   store_be(bad.data() + 12, std::uint32_t{0xffffffff});
   EXPECT_EQ(fault_of(bad), SlotFault::wrong_crc);
-  EXPECT_EQ(fault_of(forged_slot(record_to_json(sample_record()), 2)), SlotFault::newer_format);
+  EXPECT_EQ(fault_of(forged_slot(record_to_json(sample_record()), 3)), SlotFault::newer_format);
   EXPECT_EQ(fault_of(forged_slot(record_to_json(sample_record()), 0)), SlotFault::wrong_contents);
   EXPECT_EQ(fault_of(forged_slot("{}")), SlotFault::wrong_contents);
   EXPECT_EQ(fault_of(forged_slot("")), SlotFault::wrong_contents);
@@ -103,12 +105,68 @@ TEST(RecordCodec, EveryFieldIsNeededWithItsType) {
   }
 }
 
+// As an engine of format 1 wrote it: numbers, and none of the newer fields.
+json version_1() {
+  json object = json::parse(record_to_json(sample_record()));
+  object["version"] = 1;
+  object["generation"] = 0x123456789abcdef0;
+  object["generation_history"] = {3, 2, 1};
+  for (const char* name :
+       {"base_generation", "generation_shared", "was_owner", "may_lack", "damaged"})
+    object.erase(name);
+  return object;
+}
+
+TEST(RecordCodec, Version1IsReadAndWhatItLacksIsUnknown) {
+  Record expected = sample_record();
+  expected.base_generation = 0;
+  expected.generation_shared = true;
+  expected.was_owner = true;
+  expected.may_lack = expected.damaged = false;
+  const auto decoded = decode_slot(forged_slot(version_1().dump(), 1));
+  ASSERT_TRUE(std::holds_alternative<DecodedSlot>(decoded));
+  EXPECT_EQ(std::get<DecodedSlot>(decoded).record, expected);
+  EXPECT_EQ(json::parse(record_to_json(expected))["version"], 2);
+}
+
+TEST(RecordCodec, Version1IsReadAsStrictly) {
+  for (const char* name : {"generation", "generation_history"}) {
+    json changed = version_1();
+    changed[name] = json::array({-1});
+    EXPECT_FALSE(record_from_json(changed.dump())) << name;
+    changed.erase(name);
+    EXPECT_FALSE(record_from_json(changed.dump())) << name;
+  }
+  for (const auto& version : {json(0), json(3), json("1")}) {
+    json changed = version_1();
+    changed["version"] = version;
+    EXPECT_FALSE(record_from_json(changed.dump())) << version;
+  }
+}
+
+TEST(RecordCodec, AGenerationIsSixteenHexadecimalDigits) {
+  json object = json::parse(record_to_json(sample_record()));
+  for (const char* wrong : {"", "123456789abcdef", "0123456789abcdef0", "0123456789ABCDEF",
+                            "0x23456789abcdef", " 123456789abcdef"}) {
+    object["generation"] = wrong;
+    EXPECT_FALSE(record_from_json(object.dump())) << wrong;
+  }
+  object["generation"] = "ffffffffffffffff";
+  EXPECT_EQ(record_from_json(object.dump()).value().generation, UINT64_MAX);
+}
+
 TEST(RecordCodec, ARecordThatBreaksItsInvariantsIsNeverWritten) {
   Record record = sample_record();
   record.promised_epoch = Epoch(1);
   EXPECT_FALSE(encode_slot(record, 1));
   record = sample_record();
   record.generation_history.assign(generation_history_max + 1, 1);
+  EXPECT_FALSE(encode_slot(record, 1));
+  record = sample_record();
+  record.generation_history = {3, 0};
+  EXPECT_FALSE(encode_slot(record, 1));
+  record = sample_record();
+  record.generation = 0;
   EXPECT_FALSE(encode_slot(record, 1));
   record = sample_record();
   record.vm.clear();

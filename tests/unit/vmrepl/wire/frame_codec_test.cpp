@@ -17,23 +17,13 @@
 namespace havm {
 namespace {
 
-constexpr FrameType all_types[] = {FrameType::hello,
-                                   FrameType::hello_ok,
-                                   FrameType::hello_refused,
-                                   FrameType::write,
-                                   FrameType::zero,
-                                   FrameType::flush,
-                                   FrameType::ack,
-                                   FrameType::lease_request,
-                                   FrameType::lease_grant,
-                                   FrameType::lease_refused,
-                                   FrameType::epoch,
-                                   FrameType::epoch_ok,
-                                   FrameType::sync_begin,
-                                   FrameType::sync_begin_ok,
-                                   FrameType::sync_end,
-                                   FrameType::sync_end_ok,
-                                   FrameType::bye};
+constexpr FrameType all_types[] = {
+    FrameType::hello,         FrameType::hello_ok,      FrameType::hello_refused,
+    FrameType::write,         FrameType::zero,          FrameType::flush,
+    FrameType::ack,           FrameType::lease_request, FrameType::lease_grant,
+    FrameType::lease_refused, FrameType::epoch,         FrameType::epoch_ok,
+    FrameType::sync_begin,    FrameType::sync_begin_ok, FrameType::sync_end,
+    FrameType::sync_end_ok,   FrameType::sync_dirty,    FrameType::bye};
 
 FrameHeader header_of(FrameType type) {
   FrameHeader header;
@@ -74,18 +64,27 @@ bool carries_payload(FrameType type) {
     case FrameType::epoch:
     case FrameType::bye:
     case FrameType::write:
+    case FrameType::sync_begin:
+    case FrameType::sync_end:
+    case FrameType::sync_dirty:
       return true;
     default:
       return false;
   }
 }
 
+bool may_carry_nothing(FrameType type) {
+  return type == FrameType::sync_begin || type == FrameType::sync_end;
+}
+
 TEST(FrameCodec, EveryFieldGoesRoundForEveryType) {
   std::mt19937_64 random(1);
   for (const FrameType type : all_types) {
     for (int i = 0; i < 50; ++i) {
-      std::vector<std::byte> payload(carries_payload(type) ? 1 + random() % 5000 : 0,
-                                     std::byte{0x77});
+      std::size_t size = carries_payload(type) ? 1 + random() % 5000 : 0;
+      if (type == FrameType::sync_dirty) size *= 16;
+      if (i == 0 && may_carry_nothing(type)) size = 0;
+      std::vector<std::byte> payload(size, std::byte{0x77});
       FrameHeader header;
       header.type = type;
       header.session = SessionId(random());
@@ -146,7 +145,7 @@ TEST(FrameCodec, OtherVersionsTypesAndFlagsAreRefused) {
   const FrameHeaderBytes good = encode_header(header_of(FrameType::flush));
   EXPECT_EQ(fault_of(forged(good, 4, std::uint16_t{2})), FrameFault::wrong_version);
   EXPECT_EQ(fault_of(forged(good, 4, std::uint16_t{0})), FrameFault::wrong_version);
-  for (const unsigned type : {0U, 4U, 9U, 13U, 21U, 33U, 42U, 54U, 61U, 65535U})
+  for (const unsigned type : {0U, 4U, 9U, 13U, 21U, 33U, 42U, 55U, 61U, 65535U})
     EXPECT_EQ(fault_of(forged(good, 6, static_cast<std::uint16_t>(type))), FrameFault::unknown_type)
         << type;
   for (unsigned bit = 3; bit < 16; ++bit)
@@ -162,6 +161,17 @@ TEST(FrameCodec, LengthsThatATypeCannotHaveAreRefused) {
   const FrameHeaderBytes bye = encode_header(header_of(FrameType::bye), bytes_of(text));
   EXPECT_EQ(fault_of(forged(bye, 48, std::uint32_t{0})), FrameFault::impossible_length);
   EXPECT_EQ(fault_of(forged(bye, 48, json_payload_bytes_max + 1)), FrameFault::impossible_length);
+
+  for (const FrameType type : {FrameType::sync_begin, FrameType::sync_end})
+    EXPECT_EQ(fault_of(forged(encode_header(header_of(type)), 48, json_payload_bytes_max + 1)),
+              FrameFault::impossible_length);
+
+  const std::vector<ByteRange> ranges(ranges_max, ByteRange{0, 512});
+  const auto most = encode_ranges(ranges);
+  const FrameHeaderBytes dirty = encode_header(header_of(FrameType::sync_dirty), most);
+  EXPECT_EQ(decoded(dirty).payload_length, most.size());
+  for (const std::uint32_t wrong : {0U, 15U, 17U, 65536U + 16U})
+    EXPECT_EQ(fault_of(forged(dirty, 48, wrong)), FrameFault::impossible_length) << wrong;
 
   FrameHeader header = header_of(FrameType::write);
   header.length = 2;
@@ -239,6 +249,13 @@ TEST(FrameCodec, TheDocumentedWriteIsWhatWeSend) {
 TEST(FrameCodec, TheDocumentedByeIsWhatWeSend) {
   const Bye bye{"the VM was stopped"};
   EXPECT_EQ(frame_of(header_of(FrameType::bye), encode(bye)), vector_of("Vector 2"));
+}
+
+TEST(FrameCodec, TheDocumentedListOfRangesIsWhatWeSend) {
+  FrameHeader header = header_of(FrameType::sync_dirty);
+  header.disk = 1;
+  const ByteRange ranges[] = {{1 << 20, 64 << 10}, {8 << 20, 4 << 10}};
+  EXPECT_EQ(frame_of(header, text_of(encode_ranges(ranges))), vector_of("Vector 3"));
 }
 
 }  // namespace
