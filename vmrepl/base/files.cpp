@@ -24,6 +24,8 @@ Result<void> write_all(int fd, const std::string& path, const std::string& conte
   return success();
 }
 
+}  // namespace
+
 Result<void> sync_directory_of(const std::string& path) {
   const std::string parent = std::filesystem::path(path).parent_path().string();
   const UniqueFd dir(
@@ -32,8 +34,6 @@ Result<void> sync_directory_of(const std::string& path) {
   if (::fsync(dir.get()) != 0) return errno_error("cannot sync directory " + parent, errno);
   return success();
 }
-
-}  // namespace
 
 Result<std::string> read_file(const std::string& path) {
   const UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));

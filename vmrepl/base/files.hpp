@@ -14,6 +14,9 @@ Result<std::string> read_file(const std::string& path);
 // Writes a temporary file beside `path`, fsyncs it, renames it over `path`, fsyncs the directory.
 Result<void> replace_file(const std::string& path, const std::string& content);
 
+// Makes what was created, linked, renamed or removed beside `path` durable.
+Result<void> sync_directory_of(const std::string& path);
+
 // Like `mkdir -p` with mode 0750 for what is created.
 Result<void> make_directories(const std::string& path);
 

@@ -129,6 +129,10 @@ std::uint32_t ActivityLogCore::take_slot() {
     return slot;
   }
   HAVM_ASSERT(!clean_.empty(), "room was counted before it was taken");
+  return evict_oldest();
+}
+
+std::uint32_t ActivityLogCore::evict_oldest() {
   const std::uint32_t slot = clean_.begin()->second;
   clean_.erase(clean_.begin());
   Slot& s = slots_[slot];
@@ -136,6 +140,16 @@ std::uint32_t ActivityLogCore::take_slot() {
   places_.erase(key_of(*s.planned));
   s.planned.reset();
   return slot;
+}
+
+void ActivityLogCore::retire_idle() {
+  while (!clean_.empty() && clean_.begin()->first <= idle_mark_) {
+    const std::uint32_t slot = evict_oldest();
+    slots_[slot].released = 0;
+    free_.push_back(slot);
+    enqueue(slot);
+  }
+  idle_mark_ = releases_;
 }
 
 // A slot that waits already keeps its place in the queue: nobody waits for what it held before,
@@ -146,6 +160,11 @@ void ActivityLogCore::plan(std::uint32_t slot, LogExtent extent) {
   s.planned = extent;
   s.released = 0;
   places_.emplace(key_of(extent), slot);
+  enqueue(slot);
+}
+
+void ActivityLogCore::enqueue(std::uint32_t slot) {
+  Slot& s = slots_[slot];
   if (s.queued) return;
   s.queued = true;
   s.transaction = next_transaction_ + queue_.size() / updates_max;

@@ -101,6 +101,10 @@ class ActivityLogCore {
   // An admit() was full since the last flush_done(): a flush is wanted.
   [[nodiscard]] bool starved() const { return starved_; }
 
+  // The evictable extents that nothing was released in since the last call leave the log: what a
+  // crash makes the replicas compare is then little more than what is in use.
+  void retire_idle();
+
   // every(LogExtent) for each one that a reader of the log might find: durable, in flight or
   // pending. One extent may be told more than once.
   template <class Every>
@@ -155,6 +159,8 @@ class ActivityLogCore {
   [[nodiscard]] bool fits(std::uint16_t disk, Span span) const;
   void pin(std::uint32_t slot);
   std::uint32_t take_slot();
+  std::uint32_t evict_oldest();
+  void enqueue(std::uint32_t slot);
   void plan(std::uint32_t slot, LogExtent extent);
   void add_unflushed(std::uint32_t slot);
   void remove_unflushed(std::uint32_t slot);
@@ -169,6 +175,7 @@ class ActivityLogCore {
   std::uint64_t next_transaction_ = 1;
   std::uint64_t durable_transaction_ = 0;
   std::uint64_t releases_ = 0;
+  std::uint64_t idle_mark_ = 0;  // releases_ at the last retire_idle()
   std::size_t pinned_ = 0;
   bool starved_ = false;
 };

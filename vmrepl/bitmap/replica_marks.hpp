@@ -43,11 +43,7 @@ class ReplicaMarks {
   // Nothing differs any more, and nothing is in flight: bitmaps and log begin anew. The caller
   // empties the log on disk first.
   void forget(std::uint64_t next_transaction);
-  // visit(LogExtent) for every extent that a reader of the log might find.
-  template <class Visit>
-  void for_each_logged(Visit visit) const {
-    log_.for_each_extent(visit);
-  }
+  [[nodiscard]] const ActivityLogCore& log() const { return log_; }
 
   // ---- intent before data --------------------------------------------------------------------
   using Admission = ActivityLogCore::Admission;
@@ -59,6 +55,7 @@ class ReplicaMarks {
   [[nodiscard]] bool is_logged(std::uint64_t transaction) const {
     return log_.durable_transaction() >= transaction;
   }
+  void retire_idle() { log_.retire_idle(); }
   // Somebody waits for room: flush, and save if save_wanted() is still true then.
   [[nodiscard]] bool starved() const { return log_.starved(); }
 

@@ -109,16 +109,22 @@ struct BitmapStore::State : std::enable_shared_from_this<State> {
 };
 
 Result<void> BitmapStore::create(const std::string& path, const std::string& vm_id,
-                                 const std::vector<DiskIdentity>& disks) {
+                                 const std::vector<DiskIdentity>& disks, bool all_dirty) {
   BOOST_OUTCOME_TRY(const auto header,
                     encode_metadata_header(make_bitmap_header(MetadataIdentity{vm_id, disks})));
   BOOST_OUTCOME_TRY(const MetadataFile file, MetadataFile::create_nameless(what, path));
   BOOST_OUTCOME_TRY(file.write(0, header));
   const auto layout = layout_of(disks);
+  std::vector<DirtyBitmap> bitmaps = clear_bitmaps(disks);
+  if (all_dirty)
+    for (DirtyBitmap& bitmap : bitmaps)
+      bitmap.set_all();
   std::vector<std::byte> piece;
   for (std::size_t place = 0; place < layout.size(); ++place) {
     piece.resize(piece.size() + metadata_block_bytes);
-    encode_bitmap_block(layout[place], {}, std::span(piece).last(metadata_block_bytes));
+    const BitmapBlock block = layout[place];
+    encode_bitmap_block(block, words_of(bitmaps[block.disk], block.index),
+                        std::span(piece).last(metadata_block_bytes));
     if (piece.size() < batch_blocks * metadata_block_bytes && place + 1 < layout.size()) continue;
     const std::size_t first = place + 1 - piece.size() / metadata_block_bytes;
     BOOST_OUTCOME_TRY(file.write(block_offset(first), piece));

@@ -42,9 +42,9 @@ class BitmapStore {
  public:
   using Done = std::function<void(int error)>;  // 0 or a positive errno value
 
-  // Makes the file, all clear, complete or not at all. EEXIST when there is one already.
+  // Makes the file, all clear or all dirty, complete or not at all. EEXIST when there is one.
   static Result<void> create(const std::string& path, const std::string& vm_id,
-                             const std::vector<DiskIdentity>& disks);
+                             const std::vector<DiskIdentity>& disks, bool all_dirty = false);
   // ENOENT when there is no file, EBUSY when another engine has it. A file of another VM or of
   // other disks has a damaged header; the first save makes it this VM's.
   static Result<OpenedBitmaps> load(std::shared_ptr<UringLoop> loop, const std::string& path,
