@@ -214,28 +214,27 @@ TEST_F(ActivityLogStoreTest, ALogOfOthersIsDamaged) {
     auto store = load();
     work(*store, 3);
   }
+  const auto found_by = [&](const MetadataIdentity& who, std::uint32_t how_many) {
+    const auto store = ActivityLogStore::load(loop_, path_, who, how_many);
+    EXPECT_TRUE(store);
+    return store ? store.value().contents() : LogContents{};
+  };
   MetadataIdentity other = identity();
   other.vm_id = "someone else";
-  auto store = ActivityLogStore::load(loop_, path_, other, slots);
-  ASSERT_TRUE(store);
-  EXPECT_TRUE(store.value().contents().damaged());
-  store = ActivityLogStore::load(loop_, directory_ + "/none", other, slots);
+  EXPECT_NE(found_by(other, slots).damage.find("another VM"), std::string::npos);
   other = identity();
   other.disks[1].size_bytes += 512;
-  store = ActivityLogStore::load(loop_, path_, other, slots);
-  ASSERT_TRUE(store);
-  EXPECT_TRUE(store.value().contents().damaged());
-  store = ActivityLogStore::load(loop_, directory_ + "/none", other, slots);
-  store = ActivityLogStore::load(loop_, path_, identity(), slots + 1);
-  ASSERT_TRUE(store);
-  EXPECT_TRUE(store.value().contents().damaged());
-  EXPECT_EQ(store.value().contents().table.size(), slots + 1);
-  // Emptied, it is this VM's.
-  ASSERT_TRUE(store.value().reset());
-  store = ActivityLogStore::load(loop_, directory_ + "/none", other, slots);
-  store = ActivityLogStore::load(loop_, path_, identity(), slots + 1);
-  ASSERT_TRUE(store);
-  EXPECT_FALSE(store.value().contents().damaged());
+  EXPECT_NE(found_by(other, slots).damage.find("other disks"), std::string::npos);
+  EXPECT_TRUE(found_by(identity(), slots + 1).damaged());
+  EXPECT_EQ(found_by(identity(), slots + 1).table, LogTable(slots + 1));
+  EXPECT_FALSE(found_by(identity(), slots).damaged());
+  {  // emptied, it is theirs
+    auto store = ActivityLogStore::load(loop_, path_, other, slots + 1);
+    ASSERT_TRUE(store);
+    ASSERT_TRUE(store.value().reset());
+  }
+  EXPECT_FALSE(found_by(other, slots + 1).damaged());
+  EXPECT_TRUE(found_by(identity(), slots).damaged());
 }
 
 TEST_F(ActivityLogStoreTest, ResetEmptiesAndGoesOn) {
@@ -372,7 +371,7 @@ TEST_F(ActivityLogStoreTest, AWritePartlyDoneIsAFailure) {
     const WriteLimit limit(log_block_offset(1) + 512);
     error = write(*store, t);
   }
-  EXPECT_TRUE(error == ENOSPC || error == EFBIG) << error;
+  EXPECT_GT(error, 0);
   EXPECT_EQ(write(*store, t), error);
   store.reset();
   EXPECT_EQ(loaded().table, nothing());
