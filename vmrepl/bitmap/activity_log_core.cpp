@@ -44,8 +44,8 @@ ActivityLogCore::ActivityLogCore(const std::vector<std::uint64_t>& disk_sizes_by
     HAVM_ASSERT(s.durable->disk < disks_.size() &&
                     s.durable->index * extent_bytes < disks_[s.durable->disk].size_bytes,
                 "a restored extent must lie on a disk");
-    // An extent that was evicted and came back may stand on disk twice for a while: one slot is
-    // enough, the other one is free to be written over.
+    // No extent is ever put into two slots, but nothing here relies on that: one is enough, the
+    // other one is free to be written over.
     if (!places_.emplace(key_of(*s.durable), i).second) continue;
     s.planned = s.durable;
     add_unflushed(i);
