@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 
 #include "vmrepl/base/buffer.hpp"
+#include "vmrepl/base/files.hpp"
 
 namespace havm {
 namespace {
@@ -26,14 +27,6 @@ UniqueFd open_direct(const std::string& path, int flags) {
 std::string parent_of(const std::string& path) {
   const std::filesystem::path parent = std::filesystem::path(path).parent_path();
   return parent.empty() ? "." : parent.string();
-}
-
-Result<void> sync_parent(const std::string& path) {
-  const std::string name = parent_of(path);
-  const UniqueFd directory(::open(name.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!directory.valid()) return errno_error("cannot open directory " + name, errno);
-  if (::fsync(directory.get()) != 0) return errno_error("cannot sync directory " + name, errno);
-  return success();
 }
 
 }  // namespace
@@ -58,7 +51,7 @@ Result<void> MetadataFile::publish() const {
     if (errno == EEXIST) return Error(name() + " exists already", EEXIST);
     return errno_error("cannot create " + name(), errno);
   }
-  return sync_parent(path_);
+  return sync_directory_of(path_);
 }
 
 Result<MetadataFile> MetadataFile::open(std::string what, std::string path) {

@@ -2,6 +2,7 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <random>
 #include <utility>
 
 #include <spdlog/spdlog.h>
@@ -47,6 +48,10 @@ Result<void> create_record(const EngineConfig& config, ReplicaState state) {
   first.state = state;
   first.boot_id = boot_id;
   first.clean = true;  // nothing was written through us yet
+  if (::access(config.record_path.c_str(), F_OK) == 0)
+    return Error("the record " + config.record_path + " exists already", EEXIST);
+  // The record last: it is what says that there is a replica.
+  BOOST_OUTCOME_TRY(MarksDriver::create(config.record_path, {first.vm_id, first.disks}));
   BOOST_OUTCOME_TRY(RecordStore::create(config.record_path, first));
   return success();
 }
@@ -59,6 +64,7 @@ Result<std::unique_ptr<Engine>> Engine::start(boost::asio::io_context& io, Engin
   std::unique_ptr<Engine> engine(
       new Engine(io, std::move(config), std::move(store), std::move(boot_id), std::move(quit)));
   BOOST_OUTCOME_TRY(engine->open_disks());
+  BOOST_OUTCOME_TRY(engine->open_marks());
   engine->make_sessions();
   engine->make_nbd_servers();
   BOOST_OUTCOME_TRY(engine->secondary_->start());
@@ -100,6 +106,19 @@ Result<void> Engine::open_disks() {
   return success();
 }
 
+Result<void> Engine::open_marks() {
+  const MetadataIdentity identity{config_.vm_id, config_.disk_identities()};
+  BOOST_OUTCOME_TRY(marks_, MarksDriver::open(ring_, config_.record_path, identity,
+                                              [this](const std::string& what, int error) {
+                                                stop_at_once(what, std::strerror(error));
+                                              }));
+  // Left from before a resync that has ended (R6).
+  if (!record_.record().was_owner && marks_->marks().dirty_bytes() != 0) {
+    BOOST_OUTCOME_TRY(marks_->forget());
+  }
+  return success();
+}
+
 void Engine::make_sessions() {
   std::vector<ReplicaDisk*> disks;
   for (const auto& disk : disks_)
@@ -125,11 +144,22 @@ void Engine::make_sessions() {
     control_.broadcast({{"event", "progress"}, {"sync", sync_json()}});
   };
   p.drained = [] {};
-  primary_ =
-      std::make_unique<PrimarySession>(io_.get_executor(), config_, boot_id_, disks, std::move(p));
+  p.new_generation = [this] { begin_generation(); };
+  p.share_generation = [this] {
+    record_.sync_end_sent();
+    persist();
+  };
+  p.split_brain = [this](const std::string& reason) {
+    spdlog::critical("vm={} epoch={} split brain: {}", config_.vm, primary_->core().epoch().value,
+                     reason);
+    control_.broadcast({{"event", "split-brain"}, {"reason", reason}});
+  };
+  primary_ = std::make_unique<PrimarySession>(io_.get_executor(), config_, boot_id_, disks, record_,
+                                              *marks_, std::move(p));
 
   SecondarySession::Callbacks s;
   s.persist = [this] { persist(); };
+  s.forget_dirty = [this] { forget_dirty(); };
   s.changed = [this] { secondary_changed(); };
   s.replica_failed = [this](std::uint16_t disk, int error) { replica_failed(disk, error); };
   s.deposed = [this](Epoch claimed) {
@@ -142,7 +172,7 @@ void Engine::make_sessions() {
     if (promising_) promising_->set(outcome);
   };
   secondary_ = std::make_unique<SecondarySession>(io_.get_executor(), config_, boot_id_, disks,
-                                                  record_, std::move(s));
+                                                  record_, marks_->marks(), std::move(s));
 }
 
 void Engine::make_nbd_servers() {
@@ -180,11 +210,27 @@ void Engine::close_nbd() {
 // E2.
 void Engine::persist() {
   const auto written = store_.write(record_.record());
-  if (written) return;
-  spdlog::critical("vm={} the record {} cannot be written: {}; the engine stops", config_.vm,
-                   config_.record_path, written.error().message);
+  if (!written) stop_at_once(config_.record_path, written.error().message);
+}
+
+void Engine::stop_at_once(const std::string& what, const std::string& why) const {
+  spdlog::critical("vm={} {} cannot be written: {}; the engine stops", config_.vm, what, why);
   spdlog::default_logger()->flush();
   ::_exit(EXIT_FAILURE);
+}
+
+void Engine::begin_generation() {
+  std::random_device device;
+  std::uint64_t id = 0;
+  while (id == 0)
+    id = (std::uint64_t{device()} << 32U) | device();
+  record_.new_generation(id);
+  persist();
+}
+
+void Engine::forget_dirty() {
+  const auto forgotten = marks_->forget();
+  if (!forgotten) stop_at_once("the activity log", forgotten.error().message);
 }
 
 // ---- status and events -----------------------------------------------------------------------
@@ -281,6 +327,7 @@ Engine::Json Engine::status() const {
       {"session", session_json()},
       {"held", {{"frozen", owner && core.held()}, {"requests", owner ? core.held_requests() : 0}}},
       {"sync", sync_json()},
+      {"dirty_bytes", marks_->marks().dirty_bytes()},
       {"grant",
        {{"given_age_ms", to_ms(secondary_->core().grant_age(now))},
         {"received_sent_ns", sent ? to_ns(*sent) : 0}}},

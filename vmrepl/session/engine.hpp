@@ -28,6 +28,7 @@
 #include "vmrepl/nbd/nbd_server.hpp"
 #include "vmrepl/session/engine_config.hpp"
 #include "vmrepl/session/guard_client.hpp"
+#include "vmrepl/session/marks_driver.hpp"
 #include "vmrepl/session/one_shot.hpp"
 #include "vmrepl/session/primary_session.hpp"
 #include "vmrepl/session/secondary_session.hpp"
@@ -58,6 +59,7 @@ class Engine {
   Engine(boost::asio::io_context& io, EngineConfig config, RecordStore store, std::string boot_id,
          std::function<void()> quit);
   Result<void> open_disks();
+  Result<void> open_marks();
   void make_sessions();
   void make_nbd_servers();
 
@@ -85,9 +87,13 @@ class Engine {
   boost::asio::awaitable<void> primary_drained();
   boost::asio::awaitable<Result<void>> flush_replica();
   boost::asio::awaitable<void> finish_and_quit();
+  boost::asio::awaitable<Result<void>> settle_marks();
   Result<void> open_nbd();
   void close_nbd();
   void persist();
+  void begin_generation();
+  void forget_dirty();
+  [[noreturn]] void stop_at_once(const std::string& what, const std::string& why) const;
 
   // Status and events.
   [[nodiscard]] Json status() const;
@@ -108,6 +114,7 @@ class Engine {
   std::shared_ptr<UringLoop> ring_;
   std::vector<std::unique_ptr<FileDisk>> disks_;
   std::vector<std::string> disk_errors_;  // of each disk; empty: none
+  std::unique_ptr<MarksDriver> marks_;
   GuardClient guard_;
   std::unique_ptr<PrimarySession> primary_;
   std::unique_ptr<SecondarySession> secondary_;

@@ -295,9 +295,25 @@ awaitable<void> Engine::finish_and_quit() {
                   config_.vm);
     co_return;
   }
+  const Result<void> emptied = co_await settle_marks();
+  if (!emptied)
+    spdlog::warn("vm={} {}; more is compared after the next start", config_.vm,
+                 emptied.error().message);
   record_.ended_cleanly();
   persist();
   spdlog::info("vm={} epoch={} ended in order", config_.vm, record_.record().epoch.value);
+}
+
+// The replica is flushed and at rest: the saved bitmaps tell all that the log could.
+awaitable<Result<void>> Engine::settle_marks() {
+  boost::asio::steady_timer timer(io_);
+  boost::system::error_code ignored;
+  if (marks_->marks().changed()) marks_->save();
+  while (!marks_->marks().is_saved() || marks_->marks().is_saving()) {
+    timer.expires_after(poll_interval);
+    co_await timer.async_wait(redirect_error(use_awaitable, ignored));
+  }
+  co_return marks_->empty_log();
 }
 
 void Engine::quit() {

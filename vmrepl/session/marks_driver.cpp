@@ -12,10 +12,9 @@
 namespace havm {
 namespace {
 
-// Without a bitmap file everything is dirty, so this is the first step of every repair.
-Result<void> remove_bitmap(const std::string& path) {
+Result<void> remove_durably(const std::string& path) {
   if (::unlink(path.c_str()) != 0 && errno != ENOENT)
-    return errno_error("cannot remove the bitmap " + path, errno);
+    return errno_error("cannot remove " + path, errno);
   return sync_directory_of(path);
 }
 
@@ -29,8 +28,10 @@ std::string MarksDriver::bitmap_path(const std::string& record_path) {
   return record_path + ".bitmap";
 }
 
-Result<void> MarksDriver::create(const std::string& record_path,
-                                 const MetadataIdentity& identity) {
+Result<void> MarksDriver::create(const std::string& record_path, const MetadataIdentity& identity) {
+  for (const std::string& path : {log_path(record_path), bitmap_path(record_path)}) {
+    BOOST_OUTCOME_TRY(remove_durably(path));
+  }
   BOOST_OUTCOME_TRY(ActivityLogStore::create(log_path(record_path), identity));
   return BitmapStore::create(bitmap_path(record_path), identity.vm_id, identity.disks);
 }
@@ -47,7 +48,8 @@ Result<std::unique_ptr<MarksDriver>> MarksDriver::open(std::shared_ptr<UringLoop
   if (log_missing || log.value().contents().damaged()) {
     spdlog::warn("{}: {}; everything is taken for dirty", log_file,
                  log_missing ? "there is no such file" : log.value().contents().damage);
-    BOOST_OUTCOME_TRY(remove_bitmap(bitmap_file));
+    // Without a bitmap file everything is dirty, so this comes first.
+    BOOST_OUTCOME_TRY(remove_durably(bitmap_file));
     if (log_missing) {
       BOOST_OUTCOME_TRY(ActivityLogStore::create(log_file, identity));
       log = ActivityLogStore::load(loop, log_file, identity);
@@ -70,9 +72,9 @@ Result<std::unique_ptr<MarksDriver>> MarksDriver::open(std::shared_ptr<UringLoop
                  loaded.header_damage.empty() ? "what they speak of" : "everything");
   const LogContents& contents = log.value().contents();
   ReplicaMarks marks(std::move(loaded.bitmaps), contents.table, contents.next_transaction);
-  return std::unique_ptr<MarksDriver>(
-      new MarksDriver(loop, std::move(log.value()), std::move(bitmaps.value().store),
-                      std::move(marks), std::move(failed)));
+  return std::unique_ptr<MarksDriver>(new MarksDriver(loop, std::move(log.value()),
+                                                      std::move(bitmaps.value().store),
+                                                      std::move(marks), std::move(failed)));
 }
 
 MarksDriver::MarksDriver(const std::shared_ptr<UringLoop>& loop, ActivityLogStore log,

@@ -38,12 +38,12 @@ class MarksDriver {
   static std::string log_path(const std::string& record_path);
   static std::string bitmap_path(const std::string& record_path);
 
-  // For a new replica: an empty log and clean bitmaps.
+  // For a replica without a record: an empty log and clean bitmaps. Files left from a creation
+  // that did not come to its record are replaced.
   static Result<void> create(const std::string& record_path, const MetadataIdentity& identity);
   static Result<std::unique_ptr<MarksDriver>> open(std::shared_ptr<UringLoop> loop,
                                                    const std::string& record_path,
-                                                   const MetadataIdentity& identity,
-                                                   Failed failed);
+                                                   const MetadataIdentity& identity, Failed failed);
   ~MarksDriver();
   MarksDriver(const MarksDriver&) = delete;
   MarksDriver& operator=(const MarksDriver&) = delete;
@@ -58,6 +58,9 @@ class MarksDriver {
   void save();
   // Nothing differs any more (ReplicaMarks::forget); no write of the log is in flight.
   Result<void> forget();
+  // At the end of the engine, when the replica is flushed, nothing is in flight and everything is
+  // saved (marks().is_saved()): the log has nothing to add.
+  Result<void> empty_log() { return log_.reset(); }
 
  private:
   MarksDriver(const std::shared_ptr<UringLoop>& loop, ActivityLogStore log, BitmapStore bitmaps,

@@ -99,7 +99,9 @@ void PrimarySession::attach(Socket socket) {
     pump();
   };
   connection_->start(std::move(h));
+  if (record_.record().generation == 0) callbacks_.new_generation();
   Hello hello;
+  static_cast<ReplicaHistory&>(hello) = summary_of(record_, dirty_set_of(marks_.marks()));
   hello.vm = config_.vm;
   hello.vm_id = config_.vm_id;
   hello.node = config_.node;
@@ -130,6 +132,7 @@ bool PrimarySession::admit(const FrameHeader& header) const {
     case FrameType::epoch_ok:
     case FrameType::sync_begin_ok:
     case FrameType::sync_end_ok:
+    case FrameType::sync_dirty:
       return core_.state() != SessionState::none;
     default:
       return false;
@@ -143,6 +146,8 @@ void PrimarySession::on_frame(const FrameHeader& header, const Buffer& payload) 
     on_hello_ok(payload);
   } else if (header.type == FrameType::hello_refused) {
     on_hello_refused(payload);
+  } else if (header.type == FrameType::sync_dirty) {
+    on_sync_dirty(header, payload);
   } else if (header.type == FrameType::bye) {
     const auto bye = decode_bye(text_of(payload.span()));
     drop_session("the partner ended the session: " +
@@ -162,12 +167,22 @@ void PrimarySession::on_hello_ok(const Buffer& payload) {
   // The world may have changed since the hello was sent: ask again rather than guess.
   if (ok.value().promised_epoch != core_.epoch() || !core_.is_open() || core_.partner_required())
     return drop_session("the partner accepted another epoch than the present one");
+  const SyncVerdict verdict =
+      decide_sync(summary_of(record_, dirty_set_of(marks_.marks())), summary_of(ok.value()), true);
+  if (verdict.mode == SyncMode::refuse) {
+    const bool is_new = verdict.reason != last_refusal_;
+    last_refusal_ = verdict.reason;
+    if (is_new && verdict.split_brain) callbacks_.split_brain(verdict.reason);
+    return drop_session(verdict.reason);
+  }
   peer_boot_id_ = ok.value().boot_id;
+  peer_protocol_ = ok.value().protocol;
+  sync_mode_ = peer_protocol_ >= protocol_generations ? verdict.mode : SyncMode::full;
   last_refusal_.clear();
-  spdlog::info("vm={} epoch={} session open with {} at {} (replica {}, suspect {})", config_.vm,
-               core_.epoch().value, config_.partner, connection_->peer(), to_text(ok.value().state),
-               ok.value().suspect);
-  core_.session_opened(session_, actions_);
+  spdlog::info("vm={} epoch={} session open with {} at {} (replica {}, suspect {}); {} resync: {}",
+               config_.vm, core_.epoch().value, config_.partner, connection_->peer(),
+               to_text(ok.value().state), ok.value().suspect, to_text(sync_mode_), verdict.reason);
+  core_.session_opened(session_, sync_mode_ == SyncMode::full, actions_);
   core_.lease_due(BootClock::now(), actions_);
   pump();
 }
@@ -183,6 +198,16 @@ void PrimarySession::on_hello_refused(const Buffer& payload) {
   // made owner from an in-sync set without him, so the promise was in vain.
   drop_session(reason);
   if (is_deposed) callbacks_.deposed(refused.value().promised_epoch);
+}
+
+void PrimarySession::on_sync_dirty(const FrameHeader& header, const Buffer& payload) {
+  if (header.session != session_ || header.disk >= disks_.size())
+    return drop_session("the partner told marks of a disk or session that there is not");
+  const auto ranges = decode_ranges(payload.span(), disks_[header.disk]->size_bytes());
+  if (!ranges) return drop_session(ranges.error().message);
+  for (const ByteRange& r : ranges.value())
+    core_.partner_dirty(header.disk, r.offset, r.length, actions_);
+  pump();
 }
 
 void PrimarySession::close_connection(const std::string& reason) {

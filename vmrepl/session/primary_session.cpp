@@ -34,17 +34,23 @@ class PrimarySession::Service final : public BlockService {
 
 PrimarySession::PrimarySession(boost::asio::any_io_executor executor, const EngineConfig& config,
                                std::string boot_id, std::vector<ReplicaDisk*> disks,
-                               Callbacks callbacks)
+                               const ReplicaRecord& record, MarksDriver& marks, Callbacks callbacks)
     : executor_(std::move(executor)),
       config_(config),
       boot_id_(std::move(boot_id)),
       disks_(std::move(disks)),
+      record_(record),
+      marks_(marks),
       callbacks_(std::move(callbacks)),
-      core_(config.disk_sizes_bytes()),
+      core_(marks.marks()),
       retry_(executor_),
       timer_(executor_) {
   for (std::size_t i = 0; i < disks_.size(); ++i)
     services_.push_back(std::make_unique<Service>(*this, static_cast<std::uint16_t>(i)));
+  marks_.on_saved([this] {
+    core_.marks_saved(actions_);
+    pump();
+  });
 }
 
 PrimarySession::~PrimarySession() = default;
@@ -171,12 +177,7 @@ void PrimarySession::execute(PrimaryAction& action) {
     case Kind::copy_done:
       return copy_done(action.id, action.error);
     case Kind::begin_resync:
-      ++resync_number_;
-      resync_.emplace(all_of(config_.disk_sizes_bytes()));
-      progress_ = {resync_->total_bytes(), 0, 0};
-      progress_at_ = BootClock::now();
-      progress_bytes_ = 0;
-      return fill_window();
+      return begin_resync();
     case Kind::session_changed:
       if (action.state == SessionState::lost || action.state == SessionState::none) resync_.reset();
       return callbacks_.session_changed(action.state, action.text);
@@ -193,6 +194,17 @@ void PrimarySession::execute(PrimaryAction& action) {
       return callbacks_.granted(action.time);
     case Kind::drained:
       return callbacks_.drained();
+    case Kind::new_generation:
+      return callbacks_.new_generation();
+    case Kind::share_generation:
+      return callbacks_.share_generation();
+    case Kind::write_log:
+      return marks_.write_log(action.transaction, [this, number = action.transaction.number] {
+        core_.log_written(number, actions_);
+        pump();
+      });
+    case Kind::save_marks:
+      return marks_.save();
   }
 }
 
@@ -202,19 +214,31 @@ void PrimarySession::send(const PrimaryAction& action) {
     connection_->send_urgent(action.frame);
     return;
   }
-  if (action.frame.type == FrameType::epoch) {
-    epoch_unanswered_ = true;
-    connection_->send_text(action.frame, encode(EpochMessage{}));
-    return;
-  }
-  if (action.frame.type != FrameType::write) {
-    connection_->send(action.frame, {});
-    return;
-  }
+  if (action.frame.type != FrameType::write) return send_text(action);
   Op& op = ops_[action.id];
   const Buffer& data = op.request ? op.request->data : op.copy_data;
   op.frame_number = connection_->send(action.frame, data.span());
   op.is_sent = true;
+}
+
+void PrimarySession::send_text(const PrimaryAction& action) {
+  const Record& own = record_.record();
+  const bool knows_generations = peer_protocol_ >= protocol_generations;
+  switch (action.frame.type) {
+    case FrameType::epoch:
+      epoch_unanswered_ = true;
+      return connection_->send_text(action.frame, encode(EpochMessage{}));
+    case FrameType::sync_begin:
+      if (!knows_generations) break;
+      return connection_->send_text(action.frame, encode(SyncBegin{sync_mode_, own.generation}));
+    case FrameType::sync_end:
+      if (!knows_generations) break;
+      return connection_->send_text(action.frame,
+                                    encode(SyncEnd{own.generation, own.generation_history}));
+    default:
+      break;
+  }
+  connection_->send(action.frame, {});
 }
 
 void PrimarySession::submit_local(OpId id) {
@@ -256,6 +280,20 @@ void PrimarySession::complete(OpId id, int error) {
 }
 
 // ---- resync ----------------------------------------------------------------------------------
+
+void PrimarySession::begin_resync() {
+  ++resync_number_;
+  std::vector<const DirtyBitmap*> dirty;
+  for (std::uint16_t disk = 0; disk < disks_.size(); ++disk)
+    dirty.push_back(&core_.marks().dirty(disk));
+  resync_.emplace(std::move(dirty));
+  spdlog::info("vm={} epoch={} {} resync of {} bytes begins", config_.vm, core_.epoch().value,
+               to_text(sync_mode_), resync_->total_bytes());
+  progress_ = {resync_->total_bytes(), 0, 0};
+  progress_at_ = BootClock::now();
+  progress_bytes_ = 0;
+  fill_window();
+}
 
 void PrimarySession::fill_window() {
   if (!resync_ || core_.state() != SessionState::syncing) return;
@@ -307,10 +345,7 @@ void PrimarySession::copy_done(OpId id, int error) {
   const bool is_old = op.resync_number != resync_number_;
   free_op(id);
   if (!resync_ || is_old) return;
-  if (error != 0) {
-    resync_->failed(copy);
-    return;
-  }
+  if (error != 0) return;  // the session went away, and with it this resync
   resync_->done(copy);
   progress_.done_bytes = resync_->done_bytes();
   fill_window();

@@ -28,7 +28,9 @@
 #include "vmrepl/resync/resync_core.hpp"
 #include "vmrepl/session/engine_config.hpp"
 #include "vmrepl/session/frame_connection.hpp"
+#include "vmrepl/session/marks_driver.hpp"
 #include "vmrepl/session/primary_core.hpp"
+#include "vmrepl/session/sync_verdict.hpp"
 #include "vmrepl/wire/repl_messages.hpp"
 
 namespace havm {
@@ -52,14 +54,20 @@ class PrimarySession {
     std::function<void(TimePoint sent)> granted;
     std::function<void(const ResyncProgress& progress)> progress;
     std::function<void()> drained;
+    // Durable when they return (they never fail).
+    std::function<void()> new_generation;
+    std::function<void()> share_generation;
+    // The partner's replica may hold what this one lacks: no session until a person has chosen.
+    std::function<void(const std::string& reason)> split_brain;
   };
 
   PrimarySession(boost::asio::any_io_executor executor, const EngineConfig& config,
-                 std::string boot_id, std::vector<ReplicaDisk*> disks, Callbacks callbacks);
+                 std::string boot_id, std::vector<ReplicaDisk*> disks, const ReplicaRecord& record,
+                 MarksDriver& marks, Callbacks callbacks);
   ~PrimarySession();
 
   // The owner role; the conditions are those of PrimaryCore.
-  void open(Epoch epoch) { core_.open(epoch); }
+  void open(Epoch epoch) { core_.open(epoch, record_.generation_due()); }
   void grow_prepare() { core_.grow_prepare(); }
   void grow_commit(Epoch epoch);
   void freeze() { core_.freeze(); }
@@ -99,11 +107,13 @@ class PrimarySession {
   void pump();
   void execute(PrimaryAction& action);
   void send(const PrimaryAction& action);
+  void send_text(const PrimaryAction& action);
   void submit_local(OpId id);
   void complete(OpId id, int error);
   void local_done(OpId id, int error);
   void close_connection(const std::string& reason);
   // Resync.
+  void begin_resync();
   void fill_window();
   void read_copy(OpId id);
   void copy_done(OpId id, int error);
@@ -117,12 +127,15 @@ class PrimarySession {
   void on_frame(const FrameHeader& header, const Buffer& payload);
   void on_hello_ok(const Buffer& payload);
   void on_hello_refused(const Buffer& payload);
+  void on_sync_dirty(const FrameHeader& header, const Buffer& payload);
   void tick();
 
   boost::asio::any_io_executor executor_;
   const EngineConfig& config_;
   std::string boot_id_;
   std::vector<ReplicaDisk*> disks_;
+  const ReplicaRecord& record_;
+  MarksDriver& marks_;
   Callbacks callbacks_;
   PrimaryCore core_;
   PrimaryCore::Actions actions_;
@@ -137,6 +150,8 @@ class PrimarySession {
   SessionId session_;
   std::string peer_boot_id_;
   std::string last_refusal_;
+  std::uint64_t peer_protocol_ = protocol_before_generations;
+  SyncMode sync_mode_ = SyncMode::full;
   boost::asio::steady_timer retry_;
   boost::asio::steady_timer timer_;
 

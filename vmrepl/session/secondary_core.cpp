@@ -9,9 +9,21 @@ namespace havm {
 
 using Kind = SecondaryAction::Kind;
 
-SecondaryCore::SecondaryCore(HelloContext context, ReplicaRecord& record, TimePoint started)
+namespace {
+
+template <class Wanted>
+Wanted payload_or_default(const SecondaryCore::Payload& payload) {
+  const auto* found = std::get_if<Wanted>(&payload);
+  return found != nullptr ? *found : Wanted{};
+}
+
+}  // namespace
+
+SecondaryCore::SecondaryCore(HelloContext context, ReplicaRecord& record, const ReplicaMarks& marks,
+                             TimePoint started)
     : context_(std::move(context)),
       record_(record),
+      marks_(marks),
       started_(started),
       locks_(context_.disks.size()) {}
 
@@ -65,6 +77,7 @@ void SecondaryCore::admit(const Waiting& waiting, Actions& out) {
   s.id = waiting.hello.session;
   s.epoch = waiting.hello.epoch;
   s.boot_id = waiting.hello.boot_id;
+  s.owner = summary_of(waiting.hello);
   session_ = std::move(s);
   ++session_number_;
   record_.promise(waiting.hello.epoch);
@@ -144,7 +157,7 @@ void SecondaryCore::reply(FrameType type, Sequence sequence, Actions& out) {
 }
 
 void SecondaryCore::frame(ConnectionId connection, const FrameHeader& header, OpId id,
-                          TimePoint now, Actions& out) {
+                          TimePoint now, Actions& out, const Payload& payload) {
   if (!session_ || session_->connection != connection) {
     drop(id, out);
     return;
@@ -169,10 +182,10 @@ void SecondaryCore::frame(ConnectionId connection, const FrameHeader& header, Op
       new_epoch(header, out);
       return;
     case FrameType::sync_begin:
-      sync_begin(header, out);
+      sync_begin(header, payload_or_default<SyncBegin>(payload), out);
       return;
     case FrameType::sync_end:
-      sync_end(header, out);
+      sync_end(header, payload_or_default<SyncEnd>(payload), out);
       return;
     case FrameType::bye:
       protocol_error("the owner said bye", out);
@@ -210,25 +223,36 @@ void SecondaryCore::new_epoch(const FrameHeader& header, Actions& out) {
   out.emplace_back(Kind::session_changed);
 }
 
-void SecondaryCore::sync_begin(const FrameHeader& header, Actions& out) {
+void SecondaryCore::sync_begin(const FrameHeader& header, const SyncBegin& begin, Actions& out) {
   if (session_->phase != Phase::fresh) {
     protocol_error("a second resync began in one session", out);
     return;
   }
+  const SyncVerdict verdict =
+      decide_sync(summary_of(record_, dirty_set_of(marks_)), session_->owner, false);
+  const bool too_short = verdict.mode == SyncMode::full && begin.mode == SyncMode::partial;
+  if (verdict.mode == SyncMode::refuse || too_short) {
+    protocol_error((too_short ? "a partial resync is not enough here: " : "") + verdict.reason,
+                   out);
+    return;
+  }
   session_->phase = Phase::syncing;
-  record_.begin_sync(session_->epoch);
+  const bool has_own = record_.record().was_owner && begin.mode == SyncMode::partial;
+  record_.begin_sync(session_->epoch, begin);
   out.emplace_back(Kind::persist);
+  if (has_own) out.emplace_back(Kind::send_dirty, session_->connection);
   reply(FrameType::sync_begin_ok, header.sequence, out);
   out.emplace_back(Kind::session_changed);
 }
 
-void SecondaryCore::sync_end(const FrameHeader& header, Actions& out) {
+void SecondaryCore::sync_end(const FrameHeader& header, const SyncEnd& end, Actions& out) {
   if (session_->phase != Phase::syncing) {
     protocol_error("the end of a resync came that is not in progress", out);
     return;
   }
   session_->phase = Phase::ending;
   session_->sync_end = header.sequence;
+  session_->end = end;
   sync_end_token_ = next_token_++;
   SecondaryAction a(Kind::flush_all);
   a.token = sync_end_token_;
@@ -324,8 +348,9 @@ void SecondaryCore::all_flushed(std::uint64_t token, int error, Actions& out) {
     return;
   }
   session_->phase = Phase::synced;
-  record_.end_sync(session_->epoch);
+  record_.end_sync(session_->epoch, session_->end);
   out.emplace_back(Kind::persist);
+  out.emplace_back(Kind::forget_dirty);
   reply(FrameType::sync_end_ok, session_->sync_end, out);
   out.emplace_back(Kind::session_changed);
 }

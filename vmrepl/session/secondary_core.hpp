@@ -15,7 +15,10 @@
 //  S4. Overlapping writes are applied one at a time in the order of arrival.
 //  S5. A lease is granted only to the open session and only while no higher epoch has been promised
 //      or is being promised.
-//  S6. While this node is owner no session is accepted. A hello of a higher epoch means that it has
+//  S6. A resync is taken only in a mode that is not shorter than what this side finds necessary
+//      (sync_verdict.hpp). The own dirty set is told before the resync and kept until uptodate is
+//      durable.
+//  S7. While this node is owner no session is accepted. A hello of a higher epoch means that it has
 //      been deposed.
 // The record is shared with the owner's side and changed through ReplicaRecord. Bytes.
 #pragma once
@@ -24,13 +27,16 @@
 #include <optional>
 #include <string>
 #include <unordered_map>
+#include <variant>
 #include <vector>
 
 #include "vmrepl/base/clock.hpp"
 #include "vmrepl/bitmap/range_lock.hpp"
+#include "vmrepl/bitmap/replica_marks.hpp"
 #include "vmrepl/session/hello_verdict.hpp"
 #include "vmrepl/session/replica_record.hpp"
 #include "vmrepl/session/session_types.hpp"
+#include "vmrepl/session/sync_verdict.hpp"
 #include "vmrepl/wire/frame_codec.hpp"
 
 namespace havm {
@@ -43,6 +49,8 @@ struct SecondaryAction {
     persist,         // the record, durably, before the next action
     send,            // `frame` on `connection`
     send_hello_ok,   // the record's present contents, on `connection`
+    send_dirty,      // this replica's own dirty set as sync_dirty frames on `connection`
+    forget_dirty,    // the dirty set is void: empty marks and their files
     refuse,          // hello_refused with `text` on `connection`, then close it (also in a session)
     close,           // `connection`; `text` says why; no closed() is to follow
     apply,           // request `id` to the replica, then local_done
@@ -72,15 +80,19 @@ class SecondaryCore {
  public:
   using Actions = std::vector<SecondaryAction>;
 
-  // `record` outlives the core.
-  SecondaryCore(HelloContext context, ReplicaRecord& record, TimePoint started);
+  // What a sync_begin or sync_end frame carries.
+  using Payload = std::variant<std::monostate, SyncBegin, SyncEnd>;
+
+  // `record` and `marks` outlive the core.
+  SecondaryCore(HelloContext context, ReplicaRecord& record, const ReplicaMarks& marks,
+                TimePoint started);
 
   void set_owner(bool is_owner) { is_owner_ = is_owner; }
 
   void hello(ConnectionId connection, const Hello& hello, Actions& out);
   // Any frame but hello. `id` names the request of a write, zero or flush, else no_op.
   void frame(ConnectionId connection, const FrameHeader& header, OpId id, TimePoint now,
-             Actions& out);
+             Actions& out, const Payload& payload = {});
   void closed(ConnectionId connection, Actions& out);
   void local_done(OpId id, int error, Actions& out);
   void all_flushed(std::uint64_t token, int error, Actions& out);
@@ -110,8 +122,10 @@ class SecondaryCore {
     SessionId id;
     Epoch epoch;
     std::string boot_id;
+    ReplicaSummary owner;
     Phase phase = Phase::fresh;
     Sequence sync_end;
+    SyncEnd end;
   };
   struct Waiting {
     ConnectionId connection = 0;
@@ -132,12 +146,13 @@ class SecondaryCore {
   static void drop(OpId id, Actions& out);
   void lease(const FrameHeader& header, TimePoint now, Actions& out);
   void new_epoch(const FrameHeader& header, Actions& out);
-  void sync_begin(const FrameHeader& header, Actions& out);
-  void sync_end(const FrameHeader& header, Actions& out);
+  void sync_begin(const FrameHeader& header, const SyncBegin& begin, Actions& out);
+  void sync_end(const FrameHeader& header, const SyncEnd& end, Actions& out);
   void reply(FrameType type, Sequence sequence, Actions& out);
 
   HelloContext context_;
   ReplicaRecord& record_;
+  const ReplicaMarks& marks_;
   TimePoint started_;
   bool is_owner_ = false;
   std::optional<Session> session_;

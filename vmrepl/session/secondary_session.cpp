@@ -1,5 +1,6 @@
 #include "vmrepl/session/secondary_session.hpp"
 
+#include <algorithm>
 #include <cerrno>
 #include <utility>
 
@@ -8,6 +9,7 @@
 #include <spdlog/spdlog.h>
 
 #include "vmrepl/base/assert.hpp"
+#include "vmrepl/bitmap/cover_ranges.hpp"
 #include "vmrepl/wire/repl_messages.hpp"
 
 namespace havm {
@@ -25,19 +27,30 @@ HelloContext context_of(const EngineConfig& config) {
   return c;
 }
 
+Result<void> decode_sync(FrameType type, const Buffer& payload, SecondaryCore::Payload& into) {
+  const std::string_view text = text_of(payload.span());
+  if (type == FrameType::sync_begin) {
+    BOOST_OUTCOME_TRY(into, decode_sync_begin(text));
+  } else {
+    BOOST_OUTCOME_TRY(into, decode_sync_end(text));
+  }
+  return success();
+}
+
 }  // namespace
 
 SecondarySession::SecondarySession(boost::asio::any_io_executor executor,
                                    const EngineConfig& config, std::string boot_id,
                                    std::vector<ReplicaDisk*> disks, ReplicaRecord& record,
-                                   Callbacks callbacks)
+                                   const ReplicaMarks& marks, Callbacks callbacks)
     : executor_(std::move(executor)),
       config_(config),
       disks_(std::move(disks)),
       record_(record),
+      marks_(marks),
       callbacks_(std::move(callbacks)),
       boot_id_(std::move(boot_id)),
-      core_(context_of(config), record, BootClock::now()),
+      core_(context_of(config), record, marks, BootClock::now()),
       timer_(executor_) {}
 
 // ---- listening -------------------------------------------------------------------------------
@@ -160,7 +173,18 @@ void SecondarySession::on_frame(ConnectionId id, const FrameHeader& header, Buff
     requests_[request].data = std::move(payload);
     limit_receiving();
   }
-  core_.frame(id, header, request, BootClock::now(), actions_);
+  SecondaryCore::Payload what;
+  if (header.type == FrameType::sync_begin || header.type == FrameType::sync_end) {
+    const Result<void> decoded = decode_sync(header.type, payload, what);
+    if (!decoded) {
+      spdlog::warn("vm={} {}: {}", config_.vm, to_text(header.type), decoded.error().message);
+      core_.closed(id, actions_);
+      bye(id, decoded.error().message);
+      pump();
+      return;
+    }
+  }
+  core_.frame(id, header, request, BootClock::now(), actions_, what);
   pump();
 }
 
@@ -179,6 +203,7 @@ void SecondarySession::send_hello_ok(ConnectionId id) {
   if (it == connections_.end()) return;
   session_connection_ = id;
   HelloOk ok;
+  static_cast<ReplicaHistory&>(ok) = summary_of(record_, dirty_set_of(marks_));
   ok.node = config_.node;
   ok.boot_id = boot_id_;
   ok.state = record_.record().state;
@@ -191,6 +216,24 @@ void SecondarySession::send_hello_ok(ConnectionId id) {
   h.sequence = Sequence(1);
   h.epoch = core_.session_epoch();
   it->second->send_text(h, encode(ok));
+}
+
+void SecondarySession::send_dirty(ConnectionId id) {
+  const auto it = connections_.find(id);
+  if (it == connections_.end()) return;
+  FrameHeader h;
+  h.type = FrameType::sync_dirty;
+  h.session = hellos_.at(id);
+  h.epoch = core_.session_epoch();
+  for (std::uint16_t disk = 0; disk < disks_.size(); ++disk) {
+    h.disk = disk;
+    const auto ranges = cover_ranges(marks_.dirty(disk), dirty_ranges_max);
+    for (std::size_t i = 0; i < ranges.size(); i += ranges_max) {
+      const std::size_t count = std::min(ranges_max, ranges.size() - i);
+      const auto bytes = encode_ranges(std::span(ranges).subspan(i, count));
+      it->second->send_text(h, std::string(text_of(bytes)));
+    }
+  }
 }
 
 void SecondarySession::refuse(ConnectionId id, const std::string& reason) {
@@ -260,6 +303,10 @@ void SecondarySession::execute(SecondaryAction& action) {
       return;
     case SecondaryAction::Kind::send_hello_ok:
       return send_hello_ok(action.connection);
+    case SecondaryAction::Kind::send_dirty:
+      return send_dirty(action.connection);
+    case SecondaryAction::Kind::forget_dirty:
+      return callbacks_.forget_dirty();
     case SecondaryAction::Kind::refuse:
       return refuse(action.connection, action.text);
     case SecondaryAction::Kind::close:

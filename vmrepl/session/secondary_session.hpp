@@ -34,10 +34,13 @@ class SecondarySession {
   static constexpr std::size_t connections_max = 16;
   static constexpr std::uint64_t in_flight_bytes_max = 256ULL << 20;
   static constexpr std::size_t requests_max = 65536;
+  // Of one disk's own dirty set; more are drawn together (cover_ranges).
+  static constexpr std::size_t dirty_ranges_max = 65536;
 
   struct Callbacks {
     std::function<void()> persist;
-    std::function<void()> changed;  // the session, or the record by it
+    std::function<void()> forget_dirty;  // durable when it returns
+    std::function<void()> changed;       // the session, or the record by it
     std::function<void(std::uint16_t disk, int error)> replica_failed;
     std::function<void(Epoch claimed)> deposed;  // by a hello of a higher epoch
     // The end of promise().
@@ -46,7 +49,7 @@ class SecondarySession {
 
   SecondarySession(boost::asio::any_io_executor executor, const EngineConfig& config,
                    std::string boot_id, std::vector<ReplicaDisk*> disks, ReplicaRecord& record,
-                   Callbacks callbacks);
+                   const ReplicaMarks& marks, Callbacks callbacks);
 
   // Binds and listens. Refused with a clear message when an address or port cannot be had.
   Result<void> start();
@@ -79,6 +82,7 @@ class SecondarySession {
   void pump();
   void execute(SecondaryAction& action);
   void send_hello_ok(ConnectionId id);
+  void send_dirty(ConnectionId id);
   void refuse(ConnectionId id, const std::string& reason);
   void bye(ConnectionId id, const std::string& reason);
   void apply(OpId id);
@@ -93,6 +97,7 @@ class SecondarySession {
   const EngineConfig& config_;
   std::vector<ReplicaDisk*> disks_;
   ReplicaRecord& record_;
+  const ReplicaMarks& marks_;
   Callbacks callbacks_;
   std::string boot_id_;
   SecondaryCore core_;

@@ -89,6 +89,11 @@ SyncVerdict decide(const ReplicaSummary& owner, const ReplicaSummary& target) {
 
 }  // namespace
 
+// Marks that could not be read have become marks in which everything is dirty.
+DirtySet dirty_set_of(const ReplicaMarks& marks) {
+  return {true, marks.dirty_bytes() == 0};
+}
+
 ReplicaSummary summary_of(const ReplicaRecord& replica, DirtySet dirty) {
   const Record& record = replica.record();
   ReplicaSummary summary;

@@ -15,6 +15,7 @@
 
 #include <string>
 
+#include "vmrepl/bitmap/replica_marks.hpp"
 #include "vmrepl/session/replica_record.hpp"
 #include "vmrepl/wire/repl_messages.hpp"
 
@@ -32,6 +33,8 @@ struct DirtySet {
   bool known = false;
   bool empty = false;
 };
+
+DirtySet dirty_set_of(const ReplicaMarks& marks);
 
 ReplicaSummary summary_of(const ReplicaRecord& replica, DirtySet dirty);
 // The partner's. Only an uptodate owner says hello.

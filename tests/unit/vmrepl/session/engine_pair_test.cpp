@@ -91,7 +91,7 @@ TEST_F(EnginePairTest, TheDeathOfThePartnerHoldsTheGuestUntilTheShrink) {
   EXPECT_EQ(qemu_io(a, {"read -P 0x5a 0 64k"}), 0);
 }
 
-TEST_F(EnginePairTest, AReturnedPartnerIsResyncedInFull) {
+TEST_F(EnginePairTest, AReturnedPartnerIsResynced) {
   serve(a, 1);
   grow(a, 1);
   b.kill();

@@ -68,6 +68,10 @@ struct Op {
 
 struct Message {
   FrameHeader header;
+  ReplicaHistory history;  // of a hello and its answer
+  ReplicaState state = ReplicaState::inconsistent;
+  bool suspect = false;
+  SecondaryCore::Payload payload;
   std::vector<std::byte> data;
   bool is_hello = false;
   bool is_hello_ok = false;
@@ -91,14 +95,21 @@ class Model {
     r.node = "b";
     r.disks = {{"vda", core_disk_bytes}};
     r.boot_id = "boot 0";
+    // Both replicas are empty, so they are equal; in some runs nobody knows that.
+    synced_once_ = seed % 4 != 0;
+    Record owner = r;
+    owner.node = "a";
+    owner.state = ReplicaState::uptodate;
+    if (synced_once_) owner.generation = r.generation = 1;
     durable_ = r;
     start_b();
-    primary_.open(epoch_, true);
+    record_a_ = std::make_unique<ReplicaRecord>(owner, "boot a");
+    record_a_->serve(epoch_);
+    if (record_a_->record().generation == 0) record_a_->new_generation(++generations_);
+    primary_.open(epoch_, record_a_->generation_due());
     for (auto& h : history_)
       h.push_back({0, 0});
     table_.resize(log_slots);
-    // Both replicas are empty, so they are equal; in some runs nobody knows that.
-    opened_once_ = synced_once_ = seed % 4 != 0;
   }
 
   void run(int steps) {
@@ -165,12 +176,14 @@ class Model {
   void operate() {
     if (primary_.state() == SessionState::none && !primary_.held() && link_ == 0) return connect();
     if (primary_.can_grow() && pick(3) == 0) {
+      record_a_->grow_prepare();
       primary_.grow_prepare();
       b_counts_ = true;
       return;
     }
     if (primary_.partner_required() && !grown_ && pick(3) == 0) {
       epoch_ = epoch_.next();
+      record_a_->grow_commit(epoch_);
       primary_.grow_commit(epoch_, p_);
       grown_ = true;
       ++outcome.times_live;
@@ -184,6 +197,7 @@ class Model {
     epoch_ = std::max(epoch_, secondary_->promised()).next();
     grown_ = false;
     b_counts_ = false;
+    record_a_->shrink(epoch_);
     primary_.shrink(epoch_, p_);
   }
 
@@ -198,6 +212,7 @@ class Model {
     m.is_hello = true;
     m.header.session = SessionId(link_);
     m.header.epoch = epoch_;
+    m.history = summary_of(*record_a_, dirty_set_of(marks_));
     links_[link_].to_b.push_back(m);
   }
 
@@ -232,7 +247,7 @@ class Model {
     c.vm_id = "i";
     c.partner = "a";
     c.disks = durable_.disks;
-    secondary_ = std::make_unique<SecondaryCore>(c, *record_, from_ns(0));
+    secondary_ = std::make_unique<SecondaryCore>(c, *record_, marks_b_, from_ns(0));
     ++b_life_;
     b_ops_.clear();
     s_.clear();
@@ -347,8 +362,8 @@ class Model {
     const auto b = pick(2) == 0 ? b_.crash_image(some) : copy_of(b_);
     for (std::uint64_t i = 0; i < blocks; ++i) {
       if (std::memcmp(&a[i * block_bytes], &b[i * block_bytes], block_bytes) == 0) continue;
-      const LogExtent extent{0,
-                             static_cast<std::uint32_t>(place_of(i) / ActivityLogCore::extent_bytes)};
+      const LogExtent extent{
+          0, static_cast<std::uint32_t>(place_of(i) / ActivityLogCore::extent_bytes)};
       if (std::ranges::find(table, std::optional(extent)) != table.end()) continue;
       if (saved_.any_in(grain_of(i), 1)) continue;
       return violate("the replicas may differ in block " + std::to_string(i) +
@@ -436,6 +451,7 @@ class Model {
       h.epoch = m.header.epoch;
       h.session = m.header.session;
       h.disks = durable_.disks;
+      static_cast<ReplicaHistory&>(h) = m.history;
       secondary_->hello(id, h, s_);
       return;
     }
@@ -445,7 +461,7 @@ class Model {
       op = next_b_op_++;
       b_ops_[op] = m;
     }
-    secondary_->frame(id, m.header, op, from_ns(1), s_);
+    secondary_->frame(id, m.header, op, from_ns(1), s_, m.payload);
   }
 
   void arrive_at_a(const Message& m) {
@@ -453,8 +469,17 @@ class Model {
     if (primary_.state() != SessionState::none || primary_.partner_required() ||
         m.header.epoch != epoch_)
       return lose();
-    // The first time nothing is known of the partner; from then on the marks tell.
-    primary_.session_opened(m.header.session, !std::exchange(opened_once_, true), p_);
+    HelloOk ok;
+    static_cast<ReplicaHistory&>(ok) = m.history;
+    ok.state = m.state;
+    ok.suspect = m.suspect;
+    const SyncVerdict verdict =
+        decide_sync(summary_of(*record_a_, dirty_set_of(marks_)), summary_of(ok), true);
+    if (verdict.mode == SyncMode::refuse) return violate("refused: " + verdict.reason);
+    if (verdict.mode == SyncMode::full && synced_once_)
+      violate("a full resync without need: " + verdict.reason);
+    mode_ = verdict.mode;
+    primary_.session_opened(m.header.session, mode_ == SyncMode::full, p_);
   }
 
   void write_log() {
@@ -505,6 +530,11 @@ class Model {
         Message m;
         m.header = action.frame;
         if (action.frame.type == FrameType::write) m.data = ops_.at(id).data;
+        const Record& own = record_a_->record();
+        if (action.frame.type == FrameType::sync_begin)
+          m.payload = SyncBegin{mode_, own.generation};
+        if (action.frame.type == FrameType::sync_end)
+          m.payload = SyncEnd{own.generation, own.generation_history};
         links_.at(link_).to_b.push_back(std::move(m));
         return;
       }
@@ -555,7 +585,9 @@ class Model {
         synced_once_ = true;
         return;
       case Kind::new_generation:
+        return record_a_->new_generation(++generations_);
       case Kind::share_generation:
+        return record_a_->sync_end_sent();
       case Kind::deposed:
       case Kind::renew_lease:
       case Kind::drained:
@@ -601,6 +633,9 @@ class Model {
             violate("hello_ok before the promise was durable");
           m.header.session = SessionId(action.connection);
           m.header.epoch = secondary_->session_epoch();
+          m.history = summary_of(*record_, dirty_set_of(marks_b_));
+          m.state = durable_.state;
+          m.suspect = record_->suspect();
         }
         if (m.header.type == FrameType::sync_begin_ok &&
             durable_.state != ReplicaState::inconsistent)
@@ -639,6 +674,9 @@ class Model {
         return;
       case Kind::replica_failed:
         return violate("a disk failed, which none does in this model");
+      case Kind::send_dirty:
+        return violate("a replica that never was owner has no marks");
+      case Kind::forget_dirty:
       case Kind::drop:
       case Kind::session_changed:
       case Kind::deposed:
@@ -657,12 +695,14 @@ class Model {
   boost::asio::io_context io_;
   MemoryDisk a_{io_.get_executor(), disk_bytes};
   MemoryDisk b_{io_.get_executor(), disk_bytes};
-  ReplicaMarks marks_{
-      {DirtyBitmap(core_disk_bytes)}, ReplicaMarks::LogTable(log_slots), 1};
+  ReplicaMarks marks_{{DirtyBitmap(core_disk_bytes)}, ReplicaMarks::LogTable(log_slots), 1};
   PrimaryCore primary_{marks_};
+  std::unique_ptr<ReplicaRecord> record_a_;
+  std::uint64_t generations_ = 1;
   PrimaryCore::Actions p_;
   Record durable_;  // the partner's, as it is on its disk
   std::unique_ptr<ReplicaRecord> record_;
+  ReplicaMarks marks_b_{{DirtyBitmap(core_disk_bytes)}, ReplicaMarks::LogTable(log_slots), 1};
   std::unique_ptr<SecondaryCore> secondary_;
   SecondaryCore::Actions s_;
   std::uint64_t b_life_ = 0;
@@ -682,8 +722,8 @@ class Model {
   std::deque<OpId> free_ids_;
   OpId next_id_ = 0;
   std::optional<ResyncCore> resync_;
-  bool opened_once_ = false;
   bool synced_once_ = false;
+  SyncMode mode_ = SyncMode::full;
 
   // The owner's disk beside the image: the bitmap last saved, the table of the log.
   DirtyBitmap saved_{core_disk_bytes};
