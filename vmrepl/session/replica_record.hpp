@@ -21,10 +21,11 @@
 //      generation is `generation`, `base_generation` or between them in the history, save what that
 //      replica wrote itself as owner, which is in its own dirty set.
 // What the caller owes for R6: bits are durable before the log forgets them; a bit is cleared only
-// when the target has flushed that block; for a full resync every bit is durably set before
-// sync_begin is sent; the whole set is void only after grow_commit() with the session still there
-// (owner), or after end_sync() is durable (target, which keeps its own set until then). A dirty set
-// found while was_owner is false is left from before and void.
+// when both replicas have flushed that block (an owner that crashes may lose what it had copied);
+// for a full resync every bit is durably set before sync_begin is sent; the whole set is void only
+// after grow_commit() with the session still there and the own replica flushed since the resync
+// ended (owner), or after end_sync() is durable (target, which keeps its own set until then). A
+// dirty set found while was_owner is false is left from before and void.
 #pragma once
 
 #include <string>
