@@ -1,6 +1,7 @@
 // The files that people and agents write: cluster file, policy, definition of a VM (agent/policy).
 //
-// Input: which of the three, the JSON text.
+// Input: which of the three, a length that a fuzzer would not write out, the JSON text; '@' in it
+// stands for that many letters.
 #include <set>
 
 #include "agent/policy/cluster_config.hpp"
@@ -77,6 +78,17 @@ void check_definition(const std::string& text) {
   FUZZ_CHECK(again && *again == *definition, "decode(encode(x)) == x");
 }
 
+std::string expanded(std::string_view text, std::size_t length) {
+  std::string all;
+  for (const char c : text) {
+    if (c != '@')
+      all.push_back(c);
+    else if (all.size() + length <= std::size_t{1} << 20)
+      all.append(length, 'x');
+  }
+  return all;
+}
+
 VmDefinition sample_definition() {
   VmDefinition definition;
   definition.vm = "web1";
@@ -98,7 +110,8 @@ VmDefinition sample_definition() {
 void one_input(Bytes input) {
   Input in(input);
   const std::size_t kind = in.below(3);
-  const std::string text = string_of(in.rest());
+  const std::size_t length = in.number(2) * 8;
+  const std::string text = expanded(text_of(in.rest()), length);
   if (kind == 0)
     check_cluster_file(text);
   else if (kind == 1)
@@ -109,8 +122,10 @@ void one_input(Bytes input) {
 
 std::vector<std::string> seeds() {
   const auto seed = [](std::size_t kind, const std::string& text) {
-    return packed(kind, 1) + text;
+    return packed(kind, 1) + packed(60'000, 2) + text;
   };
+  VmDefinition endless = sample_definition();
+  endless.disks[0].path = "/@";
   const std::string cluster = R"({"version":1,"cluster":"example","nodes":{
 "a":{"links":["192.0.2.1","2001:db8::1"]},"b":{"links":["192.0.2.2","2001:db8::2"]}},
 "witness":{"address":"203.0.113.9","port":7600},"timing":{"profile":"slow","lease":"24s"},
