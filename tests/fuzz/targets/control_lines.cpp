@@ -69,7 +69,7 @@ void check_reply(const ControlReply& reply) {
 void one_input(Bytes input) {
   Input in(input);
   const bool to_engine = in.flag();
-  const std::size_t depth = in.number(2) * 8;
+  const std::size_t depth = in.number(2);
   const std::string line = expanded(text_of(in.rest()), depth);
   if (to_engine) {
     const auto parsed = parse_control_command(line);

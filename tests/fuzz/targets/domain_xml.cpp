@@ -116,19 +116,22 @@ std::vector<std::string> seeds() {
       <boot order='1'/>
       <address type='pci' domain='0x0000' bus='0x04' slot='0x00' function='0x0'/>
     </disk>
-    <disk type='block' device='lun'><driver type='raw'/><source dev='/dev/x'/><target dev='sda'/></disk>
+    <disk type='block' device='lun'><driver type='raw'/><source dev='/dev/x'/>
+      <target dev='sda'/></disk>
     <disk type='file' device='cdrom'><target dev='hda' bus='ide'/><readonly/></disk>
   </devices>
 </domain>
 )",
       R"(<?xml version="1.0"?><!-- <disk> --><domain><name>x</name><devices>
-<disk><driver type='qcow2'><metadata_cache/></driver><source file="a>b'&lt;"/><backingStore type='file'>
-<source file='/b'/></backingStore><target dev='vda'/><mirror type='file'/><!-- > --><![CDATA[</disk>]]>
-</disk><disk type='volume'><source pool='p' volume='v'/><target dev='vdb'/><transient/><shareable/>
+<disk><driver type='qcow2'><metadata_cache/></driver><source file="a>b'&lt;"/>
+<backingStore type='file'><source file='/b'/></backingStore><target dev='vda'/>
+<mirror type='file'/><!-- > --><![CDATA[</disk>]]></disk><disk type='volume'><source pool='p' volume='v'/><target dev='vdb'/><transient/><shareable/>
 <encryption format='luks'/></disk></devices></domain>)",
-      R"(<domain><name>x</name><memory unit='E'>18446744073709551615</memory><vcpu>-1</vcpu><devices>
+      R"(<domain><name>x</name><memory unit='E'>18446744073709551615</memory>
+<vcpu>-1</vcpu><devices>
 <disk type='network'><driver type='raw'/><source protocol='nbd' name='vda'><host transport='unix'
-socket='/s'/></source><target dev='vda'/></disk><disk type='dir'><source dir='/d'/><target dev=''/></disk>
+socket='/s'/></source><target dev='vda'/></disk>
+<disk type='dir'><source dir='/d'/><target dev=''/></disk>
 </devices></domain>)"};
 }
 

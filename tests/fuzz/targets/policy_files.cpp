@@ -110,7 +110,7 @@ VmDefinition sample_definition() {
 void one_input(Bytes input) {
   Input in(input);
   const std::size_t kind = in.below(3);
-  const std::size_t length = in.number(2) * 8;
+  const std::size_t length = in.number(2);
   const std::string text = expanded(text_of(in.rest()), length);
   if (kind == 0)
     check_cluster_file(text);
