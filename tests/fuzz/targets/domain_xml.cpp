@@ -125,7 +125,8 @@ std::vector<std::string> seeds() {
       R"(<?xml version="1.0"?><!-- <disk> --><domain><name>x</name><devices>
 <disk><driver type='qcow2'><metadata_cache/></driver><source file="a>b'&lt;"/>
 <backingStore type='file'><source file='/b'/></backingStore><target dev='vda'/>
-<mirror type='file'/><!-- > --><![CDATA[</disk>]]></disk><disk type='volume'><source pool='p' volume='v'/><target dev='vdb'/><transient/><shareable/>
+<mirror type='file'/><!-- > --><![CDATA[</disk>]]></disk>
+<disk type='volume'><source pool='p' volume='v'/><target dev='vdb'/><transient/><shareable/>
 <encryption format='luks'/></disk></devices></domain>)",
       R"(<domain><name>x</name><memory unit='E'>18446744073709551615</memory>
 <vcpu>-1</vcpu><devices>
