@@ -18,9 +18,12 @@ using Json = nlohmann::json;
 
 Result<void> only_keys(const Json& object, std::initializer_list<const char*> known,
                        const std::string& where) {
-  for (const auto& [key, value] : object.items())
-    if (std::none_of(known.begin(), known.end(), [&](const char* k) { return key == k; }))
-      return Error(where + ": unknown key '" + key + "'; remove it or correct its spelling");
+  for (const auto& member : object.items()) {
+    const auto is_it = [&member](const char* name) { return member.key() == name; };
+    if (std::none_of(known.begin(), known.end(), is_it))
+      return Error(where + ": unknown key '" + member.key() +
+                   "'; remove it or correct its spelling");
+  }
   return success();
 }
 
