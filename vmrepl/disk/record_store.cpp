@@ -2,29 +2,21 @@
 
 #include <cerrno>
 #include <cstring>
-#include <filesystem>
 #include <optional>
 #include <span>
 #include <string>
 #include <utility>
 
 #include <fcntl.h>
-#include <sys/stat.h>
+#include <unistd.h>
 
 #include "vmrepl/base/assert.hpp"
 #include "vmrepl/base/buffer.hpp"
 #include "vmrepl/disk/record_codec.hpp"
+#include "vmrepl/disk/unnamed_file.hpp"
 
 namespace havm {
 namespace {
-
-// O_DIRECT where the filesystem has it: after a failed sync the page cache may show what the medium
-// does not hold, and a promise read from there would be worth nothing.
-UniqueFd open_record(const std::string& path, int flags) {
-  const int fd = ::open(path.c_str(), flags | O_CLOEXEC | O_DIRECT, 0600);
-  if (fd >= 0 || errno != EINVAL) return UniqueFd(fd);
-  return UniqueFd(::open(path.c_str(), flags | O_CLOEXEC, 0600));
-}
 
 Result<void> write_slot(int fd, const std::string& path, unsigned slot,
                         std::span<const std::byte> bytes) {
@@ -51,19 +43,6 @@ Result<Buffer> read_slots(int fd, const std::string& path) {
   } while (n < 0 && errno == EINTR);
   if (n < 0) return errno_error("cannot read the record " + path, errno);
   return bytes;
-}
-
-std::string parent_of(const std::string& path) {
-  const std::filesystem::path parent = std::filesystem::path(path).parent_path();
-  return parent.empty() ? "." : parent.string();
-}
-
-Result<void> sync_parent(const std::string& path) {
-  const std::string name = parent_of(path);
-  const UniqueFd directory(::open(name.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!directory.valid()) return errno_error("cannot open directory " + name, errno);
-  if (::fsync(directory.get()) != 0) return errno_error("cannot sync directory " + name, errno);
-  return success();
 }
 
 // An open-file-description lock on the whole file: it ends with the descriptor, however that
@@ -116,7 +95,6 @@ Result<void> write_new_file(int fd, const std::string& path, const Record& first
     BOOST_OUTCOME_TRY(const auto slot, encode_slot(first, i + 1));
     BOOST_OUTCOME_TRY(write_slot(fd, path, i, slot));
   }
-  if (::fsync(fd) != 0) return errno_error("cannot sync the record " + path, errno);
   return success();
 }
 
@@ -132,24 +110,15 @@ RecordStore::RecordStore(std::string path, UniqueFd fd, Record record, std::uint
       other_slot_damaged_(other_slot_damaged) {}
 
 Result<RecordStore> RecordStore::create(const std::string& path, const Record& first) {
-  // Written without a name, then linked: the name shows a whole record or nothing, link never
-  // replaces what is there, and a crash leaves nothing behind.
-  const std::string directory = parent_of(path);
-  UniqueFd fd = open_record(directory, O_RDWR | O_TMPFILE);
-  if (!fd.valid()) return errno_error("cannot create a record in " + directory, errno);
+  BOOST_OUTCOME_TRY(UniqueFd fd, create_unnamed(path));
   BOOST_OUTCOME_TRY(lock_for_writing(fd.get(), path));
   BOOST_OUTCOME_TRY(write_new_file(fd.get(), path, first));
-  const std::string nameless = "/proc/self/fd/" + std::to_string(fd.get());
-  if (::linkat(AT_FDCWD, nameless.c_str(), AT_FDCWD, path.c_str(), AT_SYMLINK_FOLLOW) != 0) {
-    if (errno == EEXIST) return Error("the record " + path + " exists already", EEXIST);
-    return errno_error("cannot create the record " + path, errno);
-  }
-  BOOST_OUTCOME_TRY(sync_parent(path));
+  BOOST_OUTCOME_TRY(give_name(fd.get(), path));
   return RecordStore(path, std::move(fd), first, record_slots, record_slots - 1, false);
 }
 
 Result<RecordStore> RecordStore::load(const std::string& path) {
-  UniqueFd fd = open_record(path, O_RDWR);
+  UniqueFd fd = open_direct(path, O_RDWR);
   if (!fd.valid()) return errno_error("cannot open the record " + path, errno);
   BOOST_OUTCOME_TRY(lock_for_writing(fd.get(), path));
   BOOST_OUTCOME_TRY(const auto bytes, read_slots(fd.get(), path));
@@ -186,7 +155,7 @@ Result<void> RecordStore::write(const Record& next) {
 }
 
 Result<Record> read_record(const std::string& path) {
-  const UniqueFd fd = open_record(path, O_RDONLY);
+  const UniqueFd fd = open_direct(path, O_RDONLY);
   if (!fd.valid()) return errno_error("cannot open the record " + path, errno);
   BOOST_OUTCOME_TRY(const auto bytes, read_slots(fd.get(), path));
   BOOST_OUTCOME_TRY(auto chosen, choose_slot(bytes.span(), path));
