@@ -17,19 +17,12 @@ from .host import Host
 from .lab import Lab
 from .network import ADDRESSES
 from .procs import LabError, wait_until
+from .programs import bin_dir, need
 
-ROOT = pathlib.Path(__file__).resolve().parents[3]
 PROGRAMS = ["havm", "havmd", "havm-repl", "havm-guard", "havm-witness"]
 WITNESS_PORT = 7600
 READY_S = 30
 SYNC_S = 180
-
-
-def bin_dir() -> pathlib.Path:
-    """Where the built programs are: $HAVM_BIN_DIR, else the release build."""
-    return pathlib.Path(
-        os.environ.get("HAVM_BIN_DIR", ROOT / "build" / "release" / "bin")
-    ).absolute()
 
 
 class Product:
@@ -45,15 +38,7 @@ class Product:
         self.lab = lab
         self.timing = timing
         self.bin = binaries or bin_dir()
-        missing = [
-            name
-            for name in {*PROGRAMS, *(replaced or {}).values()}
-            if not (self.bin / name).exists()
-        ]
-        if missing:
-            raise LabError(
-                f"{self.bin} has no {', '.join(sorted(missing))}; run ./dev build release first"
-            )
+        need(self.bin, [*PROGRAMS, *(replaced or {}).values()])
         if replaced:
             self.bin = self._copy_with(replaced)
         self._write_configuration()
