@@ -58,6 +58,7 @@ class Engine {
   Engine(boost::asio::io_context& io, EngineConfig config, RecordStore store, std::string boot_id,
          std::function<void()> quit);
   Result<void> open_disks();
+  void tell_transport() const;
   void make_sessions();
   void make_nbd_servers();
 

@@ -41,6 +41,7 @@ PrimarySession::PrimarySession(boost::asio::any_io_executor executor, const Engi
       disks_(std::move(disks)),
       callbacks_(std::move(callbacks)),
       core_(config.disk_sizes_bytes()),
+      opener_(config.tls, config.node, config.partner, config.session_timeout),
       retry_(executor_),
       timer_(executor_) {
   for (std::size_t i = 0; i < disks_.size(); ++i)
