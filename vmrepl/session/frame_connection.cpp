@@ -318,6 +318,7 @@ void FrameConnection::fail(const std::string& reason) {
 }
 
 void FrameConnection::finish() {
+  if (!open_) silent_ = true;  // guarantee 2: it failed, and on_closed has not been called yet
   if (!open_ || draining_) return;
   while (open_ && (!items_.empty() || !urgent_.empty()) && send_some()) {
   }
