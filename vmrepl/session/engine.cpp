@@ -10,6 +10,7 @@
 
 #include "vmrepl/base/files.hpp"
 #include "vmrepl/base/spawn_supervised.hpp"
+#include "vmrepl/transport/tls_context.hpp"
 
 namespace havm {
 namespace {
@@ -73,6 +74,7 @@ Result<std::unique_ptr<Engine>> Engine::start(boost::asio::io_context& io, Engin
   spdlog::info("vm={} epoch={} engine {} started: replica {}, promised {}, in-sync {}, suspect {}",
                record.vm, record.epoch.value, HAVM_VERSION, to_text(record.state),
                record.promised_epoch.value, to_text(record.in_sync), engine->record_.suspect());
+  engine->tell_transport();
   return engine;
 }
 
@@ -95,6 +97,23 @@ Engine::Engine(boost::asio::io_context& io, EngineConfig config, RecordStore sto
           [this] { return status(); }) {}
 
 Engine::~Engine() = default;
+
+// Certificates that are no good cost the session, not the VM: the engine serves without a partner.
+void Engine::tell_transport() const {
+  if (!config_.tls) {
+    spdlog::warn(
+        "vm={} replication goes over plain TCP, unencrypted and open to anyone on the "
+        "links: for measurements only",
+        config_.vm);
+    return;
+  }
+  const auto usable = make_tls_context(*config_.tls, config_.node);
+  if (!usable)
+    spdlog::error(
+        "vm={} no replication is possible: {}; havm cluster-init and havm node-join make "
+        "certificates",
+        config_.vm, usable.error().message);
+}
 
 Result<void> Engine::open_disks() {
   BOOST_OUTCOME_TRY(ring_, UringLoop::create(io_.get_executor()));

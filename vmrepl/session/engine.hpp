@@ -60,6 +60,7 @@ class Engine {
          std::function<void()> quit);
   Result<void> open_disks();
   Result<void> open_marks();
+  void tell_transport() const;
   void make_sessions();
   void make_nbd_servers();
 
