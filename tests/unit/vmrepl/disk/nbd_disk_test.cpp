@@ -134,8 +134,9 @@ TEST_F(NbdDiskTest, ZeroReadsAsZeroesAlsoWhereTheServerHasNoSuchCommand) {
 
 TEST_F(NbdDiskTest, WithoutFuaAFlushFollowsTheWrite) {
   const std::string log = path("commands");
-  const Nbdkit server =
-      serve({"--filter=log", "--filter=fua", "memory", "1M", "fuamode=none", "logfile=" + log});
+  const Nbdkit server = serve({"--filter=log", "eval", "get_size=echo 1048576", "pread=exit 1",
+                               "pwrite=cat >/dev/null", "can_flush=exit 0", "flush=exit 0",
+                               "can_fua=echo none", "logfile=" + log});
   const auto disk = open(server);
   ASSERT_TRUE(disk);
   const Buffer data = filled(4096, 2);
