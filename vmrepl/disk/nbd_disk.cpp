@@ -9,6 +9,7 @@
 #include <boost/asio/post.hpp>
 #include <fcntl.h>
 #include <libnbd.h>
+#include <poll.h>
 #include <spdlog/spdlog.h>
 
 #include "vmrepl/base/assert.hpp"
@@ -211,7 +212,11 @@ void NbdDisk::Link::watch_directions() {
 // step leaves the connection dead, which watch_directions() sees.
 void NbdDisk::Link::readable() {
   nbd_handle* h = handle_.get();
-  if (socket_.is_open() && (nbd_aio_get_direction(h) & LIBNBD_AIO_DIRECTION_READ) != 0)
+  // A wake-up may be stale, and libnbd must not hear of it: in the middle of sending it would wait
+  // for a reply and send no more, for good, if the server is waiting for the rest.
+  pollfd socket{socket_.is_open() ? socket_.native_handle() : -1, POLLIN, 0};
+  const bool really = socket.fd >= 0 && ::poll(&socket, 1, 0) == 1;
+  if (really && (nbd_aio_get_direction(h) & LIBNBD_AIO_DIRECTION_READ) != 0)
     (void)nbd_aio_notify_read(h);
   watch_directions();
 }
