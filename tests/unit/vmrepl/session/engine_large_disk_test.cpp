@@ -22,10 +22,13 @@ class EngineLargeDisk : public EnginePair {
     HAVM_NEED_PROGRAM("qemu-io");
     HAVM_NEED_PROGRAM("nbdkit");
   }
-  void start_alone(std::uint64_t disk_bytes) {
+  static void put_under(EngineProcess& e, std::optional<Nbdkit>& store, std::uint64_t disk_bytes) {
     store.emplace(std::vector<std::string>{"memory", std::to_string(disk_bytes)});
-    a.config["disks"][0]["path"] = store->uri();
-    a.config["disks"][0]["size"] = disk_bytes;
+    e.config["disks"][0]["path"] = store->uri();
+    e.config["disks"][0]["size"] = disk_bytes;
+  }
+  void start_alone(std::uint64_t disk_bytes) {
+    put_under(a, store_a, disk_bytes);
     ASSERT_EQ(a.create("uptodate"), 0) << a.log();
     a.start();
     serve(a, 1);
@@ -40,7 +43,8 @@ class EngineLargeDisk : public EnginePair {
     return 0;
   }
 
-  std::optional<Nbdkit> store;
+  std::optional<Nbdkit> store_a;
+  std::optional<Nbdkit> store_b;
 };
 
 TEST_F(EngineLargeDisk, SixteenTebibytesAreServedUpToTheFarEnd) {
@@ -54,6 +58,24 @@ TEST_F(EngineLargeDisk, SixteenTebibytesAreServedUpToTheFarEnd) {
       0);
   EXPECT_EQ(qemu_io(a, {"discard " + far + " 64k", "read -P 0 " + far + " 64k"}), 0);
   EXPECT_EQ(a.status()["disks"][0]["size"], 16 * tib);
+}
+
+TEST_F(EngineLargeDisk, AResyncOfSixteenTebibytesGoesForwardAndTheGuestToo) {
+  put_under(a, store_a, 16 * tib);
+  put_under(b, store_b, 16 * tib);
+  start_pair();
+  serve(a, 1);
+  a.ok("connect");
+  a.wait_until("a part of the resync", [](const EngineProcess::Json& s) {
+    return s["sync"]["done_bytes"].get<std::uint64_t>() >= 64 * mib;
+  });
+  EXPECT_EQ(a.status()["session"]["state"], "syncing");
+  const std::string far = std::to_string(16 * tib - 65536);
+  EXPECT_EQ(qemu_io(a, {"write -P 0x5a " + far + " 64k", "flush"}), 0);
+  const auto seen = run_program(
+      {"qemu-io", "-f", "raw", "-c", "read -P 0x5a " + far + " 64k", nbd_uri(store_b->socket())});
+  EXPECT_EQ(seen.exit_code, 0) << seen.errors;
+  EXPECT_EQ(seen.output.find("verification failed"), std::string::npos) << seen.output;
 }
 
 // The figures are in docs/testing.md. The goal is 64 MiB and 2 MiB for each TiB; HAVM_MEMORY_GOAL=1
