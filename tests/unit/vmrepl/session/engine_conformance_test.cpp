@@ -31,9 +31,6 @@ class EngineConformance : public EnginePair {
     HAVM_NEED_PROGRAM("qemu-io");
     HAVM_NEED_PROGRAM("nbdcopy");
     HAVM_NEED_PROGRAM("fio");
-    HAVM_NEED_PROGRAM("e2fsck");
-    HAVM_NEED_PROGRAM("mkfs.ext4");
-    HAVM_NEED_PROGRAM("debugfs");
   }
   void start_live() {
     start_pair();
@@ -131,8 +128,8 @@ TEST_P(OwnerKilled, FioFindsEveryBlockThatItWroteBefore) {
   EXPECT_TRUE(fio_did(fio(a, 0, written, {"--do_verify=0", "--end_fsync=1"}), "write", written));
   auto endless = endless_writer(a, written);
   wait_for_client(a);
-  a.wait_until("requests under way", [this](const Json&) {
-    return run_program({"cmp", "--bytes=" + std::to_string(mib),
+  a.wait_until("writes under way", [this](const Json&) {
+    return run_program({"cmp", "--bytes=" + std::to_string(plan.disk_bytes - written),
                         "--ignore-initial=" + std::to_string(written), a.image(), "/dev/zero"})
                .exit_code != 0;
   });
@@ -160,6 +157,16 @@ TEST_F(EngineConformance, FioNoticesABlockThatIsNotWhatItWrote) {
 class EngineFileSystem : public EngineConformance {
  protected:
   static constexpr std::uint64_t fs_bytes = 24 * mib;
+  // Not in everybody's PATH.
+  static constexpr const char* mkfs = "/usr/sbin/mkfs.ext4";
+  static constexpr const char* e2fsck = "/usr/sbin/e2fsck";
+  static constexpr const char* debugfs = "/usr/sbin/debugfs";
+
+  void SetUp() override {
+    EngineConformance::SetUp();
+    for (const char* program : {mkfs, e2fsck, debugfs})
+      ASSERT_TRUE(std::filesystem::exists(program)) << program << " is missing; install e2fsprogs";
+  }
 
   // An ext4 file system with these files, as an image file.
   void make_file_system(const std::string& image, const std::string& text) {
@@ -169,7 +176,7 @@ class EngineFileSystem : public EngineConformance {
       std::ofstream(tree + "/deep/er/file" + std::to_string(i)) << text << i;
     std::ofstream(tree + "/big") << std::string(6 * mib, text.front());
     const ProgramRun run =
-        run_program({"mkfs.ext4", "-q", "-d", tree, image, std::to_string(fs_bytes / 1024) + "k"});
+        run_program({mkfs, "-q", "-d", tree, image, std::to_string(fs_bytes / 1024) + "k"});
     ASSERT_EQ(run.exit_code, 0) << run.errors;
   }
   // Through the engine, flushed, while others write behind it.
@@ -183,9 +190,9 @@ class EngineFileSystem : public EngineConformance {
     std::filesystem::remove(copy);
     ASSERT_EQ(run_program({"nbdcopy", nbd_uri(e.nbd_socket(), "vda"), copy}).exit_code, 0);
     std::filesystem::resize_file(copy, fs_bytes);
-    const ProgramRun fsck = run_program({"e2fsck", "-fn", copy});
+    const ProgramRun fsck = run_program({e2fsck, "-fn", copy});
     EXPECT_EQ(fsck.exit_code, 0) << fsck.output << fsck.errors;
-    const ProgramRun cat = run_program({"debugfs", "-R", "cat /deep/er/file123", copy});
+    const ProgramRun cat = run_program({debugfs, "-R", "cat /deep/er/file123", copy});
     EXPECT_EQ(cat.output, text + "123") << cat.errors;
   }
 };

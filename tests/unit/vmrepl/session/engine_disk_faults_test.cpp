@@ -186,6 +186,7 @@ TEST_F(EngineDiskFaults, AFlushErrorOfTheOwnerIsNotTheGuests) {
   std::filesystem::remove(fault);  // what was lost stays lost
   EXPECT_THAT(a.refused("flush"), HasSubstr("Input/output error"));
   expect_takeover(waiting);
+  EXPECT_EQ(qemu_io(b, {"read -P 0x22 0 64k"}), 0) << "this write was completed";
 }
 
 TEST_F(EngineDiskFaults, TheOwnersStoreMayDieUnderIt) {

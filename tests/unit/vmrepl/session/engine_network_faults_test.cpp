@@ -193,7 +193,7 @@ TEST_F(EngineNetworkFaults, BytesOfADeposedOwnerAreNotAppliedAfterThePromise) {
 class RandomNetwork : public EngineNetworkFaults,
                       public testing::WithParamInterface<std::uint64_t> {
  protected:
-  static constexpr int rounds = 5;
+  static constexpr int rounds = 4;
 
   EngineProcess& owner() { return *owner_; }
   EngineProcess& other() { return owner_ == &a ? b : a; }
