@@ -10,16 +10,11 @@
 
 #include "vmrepl/base/files.hpp"
 #include "vmrepl/base/spawn_supervised.hpp"
+#include "vmrepl/disk/open_disk.hpp"
 #include "vmrepl/transport/tls_context.hpp"
 
 namespace havm {
 namespace {
-
-FileDiskOptions options_for(const ConfigDisk& disk) {
-  FileDiskOptions options;
-  options.expected_size_bytes = disk.size_bytes;
-  return options;
-}
 
 Result<void> check_identity(const EngineConfig& config, const Record& record) {
   if (record.vm_id != config.vm_id || record.vm != config.vm || record.node != config.node)
@@ -39,7 +34,7 @@ Result<void> create_record(const EngineConfig& config, ReplicaState state) {
   boost::asio::io_context io;
   BOOST_OUTCOME_TRY(const auto ring, UringLoop::create(io.get_executor()));
   for (const ConfigDisk& disk : config.disks) {
-    BOOST_OUTCOME_TRY(FileDisk::open(ring, disk.path, options_for(disk)));
+    BOOST_OUTCOME_TRY(open_replica_disk(ring, disk.path, disk.size_bytes));
   }
   Record first;
   first.vm = config.vm;
@@ -118,7 +113,7 @@ void Engine::tell_transport() const {
 Result<void> Engine::open_disks() {
   BOOST_OUTCOME_TRY(ring_, UringLoop::create(io_.get_executor()));
   for (const ConfigDisk& disk : config_.disks) {
-    BOOST_OUTCOME_TRY(auto opened, FileDisk::open(ring_, disk.path, options_for(disk)));
+    BOOST_OUTCOME_TRY(auto opened, open_replica_disk(ring_, disk.path, disk.size_bytes));
     disks_.push_back(std::move(opened));
     disk_errors_.emplace_back();
   }

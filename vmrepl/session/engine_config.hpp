@@ -20,7 +20,7 @@ namespace havm {
 
 struct ConfigDisk {
   std::string name;
-  std::string path;
+  std::string path;  // of a file or block device, or an NBD URI (open_disk.hpp)
   std::uint64_t size_bytes = 0;
   std::string nbd_socket;
 };
