@@ -91,6 +91,12 @@ NodeDisk::NodeDisk(const Record& first, std::uint32_t slots)
   }
 }
 
+void NodeDisk::fill_with_garbage() {
+  constexpr std::uint64_t garbage = 1ULL << 60U;  // no arrival number
+  for (auto& image : images)
+    write_whole(image, 0, std::vector<std::uint64_t>(disk_sectors, garbage));
+}
+
 void NodeDisk::power_cut(Chance& chance) {
   for (auto& image : images)
     image.power_cut(chance, any_survival(chance));

@@ -67,6 +67,8 @@ class NodeDisk {
   CrashFile<Sector512> bitmap;
   std::uint32_t log_slots;
 
+  // Other contents than the partner's, as an image that was used before.
+  void fill_with_garbage();
   void power_cut(Chance& chance);
   void engine_killed(Chance& chance);
   // What a power cut now may leave, or what another process sees.

@@ -68,7 +68,7 @@ void check_pair(Surroundings& world, const Register& now, const NodeDisk& a, con
     return world.violate("the verdicts are not mirrored: " + verdict.reason + " / " +
                          mirrored.reason);
   if (verdict.mode == SyncMode::refuse)
-    return world.violate("the returned pair would refuse to resync" +
+    return world.violate(Violation::diverged, "the returned pair would refuse to resync" +
                          std::string(verdict.split_brain ? " (split brain): " : ": ") +
                          verdict.reason);
   if (verdict.mode == SyncMode::full) return;
@@ -76,7 +76,7 @@ void check_pair(Surroundings& world, const Register& now, const NodeDisk& a, con
     for (std::size_t i = 0; i < disk_sectors; ++i)
       if (up.image.images[disk][i] != target.image.images[disk][i] &&
           !covered(up, target, disk, i))
-        return world.violate("after crashes the replicas may differ in sector " +
+        return world.violate(Violation::diverged, "after crashes the replicas may differ in sector " +
                              name_of(disk * disk_sectors + i) + ", and no durable mark tells (" +
                              std::to_string(up.image.images[disk][i]) + " and " +
                              std::to_string(target.image.images[disk][i]) + ")");

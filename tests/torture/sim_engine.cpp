@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "vmrepl/base/assert.hpp"
+#include "vmrepl/base/rules.hpp"
 
 namespace havm::torture {
 namespace {
@@ -26,7 +27,8 @@ SimEngine::SimEngine(Surroundings& world, int node, NodeDisk& disk, std::string 
       node_(node),
       disk_(disk),
       boot_id_(std::move(boot_id)),
-      record_(std::move(recovered.record), boot_id_),
+      record_(recovered.record, boot_id_),
+      written_(std::move(recovered.record)),
       slot_sequence_(recovered.slot_sequence),
       newest_slot_(recovered.newest_slot),
       next_transaction_(recovered.next_transaction),
@@ -126,6 +128,7 @@ void SimEngine::shrink(Epoch epoch) {
 
 void SimEngine::flush() {
   command_ = EngineCommand::flush;
+  if (!holds(Rule::own_replica_is_flushed)) return end_command(true);
   flush_replica([this] { end_command(true); });
 }
 
@@ -215,6 +218,7 @@ void SimEngine::persist() {
   HAVM_ASSERT(slot, "a record that the engine makes can be written");
   if (world_.verbose()) world_.trace(node_, "record " + record_to_json(record_.record()));
   write_metadata(disk_.record, target * record_slot_bytes, slot.value());
+  written_ = record_.record();
   ++slot_sequence_;
   newest_slot_ = target;
 }

@@ -123,6 +123,7 @@ class SimEngine {
   void send_hello_ok(ConnectionId link);
   void send_dirty(ConnectionId link);
   void refuse(ConnectionId link, const std::string& reason);
+  void demand_durable(FrameType type);
   void flush_disk(std::uint16_t disk, std::function<void()> done);
   void write_sectors(std::uint16_t disk, Place place, std::vector<std::uint64_t> values, bool fua,
                      std::function<void()> done);
@@ -133,6 +134,7 @@ class SimEngine {
   NodeDisk& disk_;
   std::string boot_id_;
   ReplicaRecord record_;
+  Record written_;  // the record on disk
   std::uint64_t slot_sequence_;
   unsigned newest_slot_;
   std::uint64_t next_transaction_;

@@ -4,6 +4,7 @@
 
 #include "tests/torture/sim_engine.hpp"
 #include "vmrepl/base/assert.hpp"
+#include "vmrepl/base/rules.hpp"
 #include "vmrepl/bitmap/cover_ranges.hpp"
 
 namespace havm::torture {
@@ -146,7 +147,8 @@ void SimEngine::send(const PrimaryAction& action) {
 }
 
 bool SimEngine::may_connect() const {
-  return wanted_ && is_owner() && !primary_->partner_required() && !primary_->failed() && !link_ &&
+  const bool may_attach = !primary_->partner_required() || !holds(Rule::never_reattach);
+  return wanted_ && is_owner() && may_attach && !primary_->failed() && !link_ &&
          primary_->state() == SessionState::none;
 }
 
@@ -194,8 +196,8 @@ void SimEngine::drop_session(const std::string& reason) {
 void SimEngine::on_hello_ok(const Message& message) {
   const auto ok = decode_hello_ok(message.text);
   if (!ok) return world_.violate("a hello_ok cannot be read: " + ok.error().message);
-  if (ok.value().promised_epoch != primary_->epoch() || !is_owner() ||
-      primary_->partner_required())
+  const bool both = primary_->partner_required() && holds(Rule::never_reattach);
+  if (ok.value().promised_epoch != primary_->epoch() || !is_owner() || both)
     return drop_session("the partner accepted another epoch than the present one");
   const SyncVerdict verdict =
       decide_sync(summary_of(record_, dirty_set_of(marks_)), summary_of(ok.value()), true);
@@ -325,6 +327,7 @@ void SimEngine::execute(const SecondaryAction& action) {
       return persist();
     case Kind::send: {
       if (!hellos_.contains(action.connection)) return;
+      demand_durable(action.frame.type);
       Message m;
       m.header = action.frame;
       return world_.send(action.connection, node_, std::move(m));
@@ -367,6 +370,16 @@ void SimEngine::execute(const SecondaryAction& action) {
   }
 }
 
+// What the record must say on disk before this is sent (S1, S3).
+void SimEngine::demand_durable(FrameType type) {
+  if (type == FrameType::hello_ok && written_.promised_epoch < secondary_->session_epoch())
+    world_.violate("hello_ok before the promise was durable");
+  if (type == FrameType::sync_begin_ok && written_.state != ReplicaState::inconsistent)
+    world_.violate("a resync began on a replica that is not durably inconsistent");
+  if (type == FrameType::sync_end_ok && written_.state != ReplicaState::uptodate)
+    world_.violate("a resync ended on a replica that is not durably uptodate");
+}
+
 void SimEngine::apply(OpId id) {
   const Request& r = requests_.at(id);
   const Place place = place_of(r.header.offset, r.header.length);
@@ -387,6 +400,7 @@ void SimEngine::apply(OpId id) {
 void SimEngine::send_hello_ok(ConnectionId link) {
   const auto session = hellos_.find(link);
   if (session == hellos_.end()) return;
+  demand_durable(FrameType::hello_ok);
   HelloOk ok;
   static_cast<ReplicaHistory&>(ok) = summary_of(record_, dirty_set_of(marks_));
   ok.node = node_ == 0 ? "a" : "b";

@@ -18,6 +18,8 @@ struct Message {
   std::vector<std::uint64_t> values;  // of a write: one for each sector that has memory
 };
 
+enum class Violation : std::uint8_t { none, lost, diverged, other };
+
 // Thrown at the moment at which a host or an engine dies in the middle of something.
 struct Death {
   int node = 0;
@@ -58,7 +60,8 @@ class Surroundings {
   virtual Reach& reach() = 0;
   [[nodiscard]] virtual bool verbose() const = 0;
   virtual void trace(int node, const std::string& what) = 0;
-  virtual void violate(const std::string& what) = 0;
+  virtual void violate(Violation kind, const std::string& what) = 0;
+  void violate(const std::string& what) { violate(Violation::other, what); }
   // May throw Death: this node's fuse has burnt down.
   virtual void burn(int node, const char* what) = 0;
 

@@ -19,7 +19,7 @@ Record first_record(bool owner, bool shared) {
   r.boot_id = owner ? "a1" : "b1";
   r.clean = true;
   if (owner) r.state = ReplicaState::uptodate;
-  // Both replicas are empty, so they are equal; in some runs nobody knows that.
+  // Both replicas are empty, so they are equal; or the second is fresh and holds whatever.
   if (shared) r.generation = 1;
   return r;
 }
@@ -55,6 +55,7 @@ World::World(std::uint64_t seed, bool verbose) : chance_(seed), verbose_(verbose
   const bool shared = !chance_.one_in(4);
   for (int n = 0; n < 2; ++n)
     nodes_.emplace_back(NodeDisk(first_record(n == 0, shared), log_slots));
+  if (!shared) at(1).disk.fill_with_garbage();
   steps_ = 500 + chance_.pick(2500);
   constexpr std::array<std::uint64_t, 4> every{30, 80, 150, 400};
   fault_every_ = every[chance_.pick(every.size())];
@@ -68,7 +69,7 @@ Outcome World::run() {
     step(true);
   heal();
   if (single_faults_ && outcome_.reach.lost_to_double_faults != 0)
-    violate("a completed write was lost, but never were there two faults at once");
+    violate(Violation::lost, "a completed write was lost, but never were there two faults at once");
   return std::move(outcome_);
 }
 
@@ -78,8 +79,9 @@ void World::trace(int node, const std::string& what) {
                        what + "\n";
 }
 
-void World::violate(const std::string& what) {
+void World::violate(Violation kind, const std::string& what) {
   if (!outcome_.violation.empty()) return;
+  outcome_.kind = kind;
   outcome_.violation = what;
   trace(-1, "VIOLATION " + what);
 }

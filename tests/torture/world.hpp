@@ -23,7 +23,8 @@
 namespace havm::torture {
 
 struct Outcome {
-  std::string violation;  // the first one; empty: none
+  Violation kind = Violation::none;  // of the first one
+  std::string violation;             // empty: none
   std::string timeline;   // when asked for
   Reach reach;
 };
@@ -38,7 +39,8 @@ class World final : public Surroundings {
   Reach& reach() override { return outcome_.reach; }
   [[nodiscard]] bool verbose() const override { return verbose_; }
   void trace(int node, const std::string& what) override;
-  void violate(const std::string& what) override;
+  void violate(Violation kind, const std::string& what) override;
+  using Surroundings::violate;
   void burn(int node, const char* what) override;
   void send(ConnectionId link, int from, Message message) override;
   void close(ConnectionId link, int from) override;
