@@ -85,10 +85,9 @@ int run_all(std::uint64_t first, std::uint64_t count) {
   Summary sum;
   for (std::uint64_t done = 0; done < count; ++done) {
     present_seed = first + done;
-    const Summary one =
-        run_seeds(present_seed, 1, [](std::uint64_t seed, const std::string& what) {
-          std::printf("seed %llu: %s\n", static_cast<unsigned long long>(seed), what.c_str());
-        });
+    const Summary one = run_seeds(present_seed, 1, [](std::uint64_t seed, const std::string& what) {
+      std::printf("seed %llu: %s\n", static_cast<unsigned long long>(seed), what.c_str());
+    });
     sum.seeds += one.seeds;
     sum.lost += one.lost;
     sum.diverged += one.diverged;

@@ -27,8 +27,9 @@ void Judge::demand(std::size_t sector, std::uint64_t value, std::uint64_t least,
                    const std::string& who) {
   std::uint64_t arrival = 0;
   if (find(sector, value, least, arrival)) return;
-  world_.violate(Violation::lost, who + ": sector " + name_of(sector) + " holds " + std::to_string(value) +
-                 ", but write " + std::to_string(least) + " was promised");
+  world_.violate(Violation::lost, who + ": sector " + name_of(sector) + " holds " +
+                                      std::to_string(value) + ", but write " +
+                                      std::to_string(least) + " was promised");
 }
 
 std::uint64_t Judge::certain(std::size_t sector) const {
@@ -87,7 +88,8 @@ void Judge::swapped(const Register& before, const Register& after, bool partner_
     const auto n = static_cast<std::size_t>(after.owner);
     if (lacks_[n] && !lacks_[1 - n]) {
       if (partner_is_heard)
-        world_.violate(Violation::lost, "a replica that lacks writes went on alone beside one that has them");
+        world_.violate(Violation::lost,
+                       "a replica that lacks writes went on alone beside one that has them");
       lower();
     }
     secured_ = completed_;
@@ -138,8 +140,9 @@ void Judge::check(const Register& now, const NodeDisk& a, const NodeDisk& b) {
 void Judge::check_equal(const NodeDisk& a, const NodeDisk& b) {
   for (std::size_t s = 0; s < all_sectors; ++s)
     if (a.value(s) != b.value(s))
-      return world_.violate(Violation::diverged, "the replicas differ in the end, in sector " + name_of(s) + ": " +
-                            std::to_string(a.value(s)) + " and " + std::to_string(b.value(s)));
+      return world_.violate(Violation::diverged,
+                            "the replicas differ in the end, in sector " + name_of(s) + ": " +
+                                std::to_string(a.value(s)) + " and " + std::to_string(b.value(s)));
 }
 
 }  // namespace havm::torture

@@ -51,8 +51,7 @@ constexpr Place place_of(std::uint64_t offset, std::uint64_t length) {
 // disk's end.
 constexpr std::uint64_t hole_at(std::uint64_t offset) {
   for (std::size_t s = 0; s < disk_sectors; ++s) {
-    const std::uint64_t grain =
-        offset_of(s) / DirtyBitmap::grain_bytes * DirtyBitmap::grain_bytes;
+    const std::uint64_t grain = offset_of(s) / DirtyBitmap::grain_bytes * DirtyBitmap::grain_bytes;
     if (grain + DirtyBitmap::grain_bytes > offset) return grain > offset ? grain - offset : 0;
   }
   return disk_bytes - offset;

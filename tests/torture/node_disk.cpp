@@ -61,8 +61,8 @@ Result<Recovered> recover(const MetadataImage& record, const MetadataImage& log,
   if (header.identity != identity()) return Error("the bitmap is of other disks");
   for (std::uint16_t disk = 0; disk < disks; ++disk) {
     found.bitmaps.emplace_back(disk_bytes);
-    const auto block = bitmap_bytes.subspan(
-        metadata_header_bytes + disk * metadata_block_bytes, metadata_block_bytes);
+    const auto block = bitmap_bytes.subspan(metadata_header_bytes + disk * metadata_block_bytes,
+                                            metadata_block_bytes);
     const bool intact = add_bitmap_block({disk, 0}, block, found.bitmaps.back());
     if (!intact) ++found.bitmap_blocks_torn;
     found.bitmap_blocks.emplace_back();
@@ -80,9 +80,9 @@ NodeDisk::NodeDisk(const Record& first, std::uint32_t slots)
   for (unsigned slot = 0; slot < record_slots; ++slot)
     write_whole(record, slot * record_slot_bytes / sector_bytes,
                 sectors_of(must(encode_slot(first, slot + 1))));
-  write_whole(log, 0, sectors_of(must(encode_metadata_header(make_log_header(identity(), slots, 1)))));
-  write_whole(bitmap, 0,
-              sectors_of(must(encode_metadata_header(make_bitmap_header(identity())))));
+  write_whole(log, 0,
+              sectors_of(must(encode_metadata_header(make_log_header(identity(), slots, 1)))));
+  write_whole(bitmap, 0, sectors_of(must(encode_metadata_header(make_bitmap_header(identity())))));
   for (std::uint16_t disk = 0; disk < disks; ++disk) {
     std::vector<std::byte> block(metadata_block_bytes);
     encode_bitmap_block({disk, 0}, words_of(DirtyBitmap(disk_bytes), 0), block);

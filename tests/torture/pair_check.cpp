@@ -56,9 +56,9 @@ void check_pair(Surroundings& world, const Register& now, const NodeDisk& a, con
   if (up.record.record().state != ReplicaState::uptodate)
     return world.violate("the replica that must be owner is " +
                          std::string(to_text(up.record.record().state)));
-  const Epoch epoch =
-      std::max({now.epoch, up.record.record().promised_epoch, target.record.record().promised_epoch})
-          .next();
+  const Epoch epoch = std::max({now.epoch, up.record.record().promised_epoch,
+                                target.record.record().promised_epoch})
+                          .next();
   up.record.serve(epoch);
   const ReplicaSummary of_owner = summary_of(up.record, dirty_set_of(up.marks));
   const ReplicaSummary of_target = summary_of(target.record, dirty_set_of(target.marks));
@@ -68,18 +68,19 @@ void check_pair(Surroundings& world, const Register& now, const NodeDisk& a, con
     return world.violate("the verdicts are not mirrored: " + verdict.reason + " / " +
                          mirrored.reason);
   if (verdict.mode == SyncMode::refuse)
-    return world.violate(Violation::diverged, "the returned pair would refuse to resync" +
-                         std::string(verdict.split_brain ? " (split brain): " : ": ") +
-                         verdict.reason);
+    return world.violate(Violation::diverged,
+                         "the returned pair would refuse to resync" +
+                             std::string(verdict.split_brain ? " (split brain): " : ": ") +
+                             verdict.reason);
   if (verdict.mode == SyncMode::full) return;
   for (std::uint16_t disk = 0; disk < disks; ++disk)
     for (std::size_t i = 0; i < disk_sectors; ++i)
-      if (up.image.images[disk][i] != target.image.images[disk][i] &&
-          !covered(up, target, disk, i))
-        return world.violate(Violation::diverged, "after crashes the replicas may differ in sector " +
-                             name_of(disk * disk_sectors + i) + ", and no durable mark tells (" +
-                             std::to_string(up.image.images[disk][i]) + " and " +
-                             std::to_string(target.image.images[disk][i]) + ")");
+      if (up.image.images[disk][i] != target.image.images[disk][i] && !covered(up, target, disk, i))
+        return world.violate(
+            Violation::diverged,
+            "after crashes the replicas may differ in sector " + name_of(disk * disk_sectors + i) +
+                ", and no durable mark tells (" + std::to_string(up.image.images[disk][i]) +
+                " and " + std::to_string(target.image.images[disk][i]) + ")");
 }
 
 }  // namespace havm::torture

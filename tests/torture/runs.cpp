@@ -76,8 +76,8 @@ std::string to_text(const Summary& summary) {
          number(" full_resyncs", r.full_resyncs) + number(" cut_resyncs", r.cut_resyncs) + "\n" +
          number("torn_record_slots", r.torn_slots) +
          number(" torn_log_blocks", r.torn_transactions) +
-         number(" torn_bitmap_blocks", r.torn_bitmap_blocks) +
-         number(" full_logs", r.full_logs) + number(" pairs_checked", r.pairs_checked) +
+         number(" torn_bitmap_blocks", r.torn_bitmap_blocks) + number(" full_logs", r.full_logs) +
+         number(" pairs_checked", r.pairs_checked) +
          number(" unflushed_lost_to_two_faults_or_alone", r.lost_to_double_faults);
 }
 
@@ -103,7 +103,8 @@ Sentence try_mutant(const Mutant& mutant, std::uint64_t first, std::uint64_t see
     ++sentence.seeds;
   sentence.killed = !(WIFEXITED(status) && WEXITSTATUS(status) == EXIT_SUCCESS);
   sentence.why = first_line(told.substr(sentence.seeds));
-  if (WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM) sentence.why = "it does not come to an end";
+  if (WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM)
+    sentence.why = "it does not come to an end";
   return sentence;
 }
 

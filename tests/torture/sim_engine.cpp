@@ -40,8 +40,7 @@ SimEngine::SimEngine(Surroundings& world, int node, NodeDisk& disk, std::string 
   tick(false);
   if (!record_.record().was_owner && marks_.dirty_bytes() != 0) forget_dirty();
   primary_ = std::make_unique<PrimaryCore>(marks_);
-  secondary_ =
-      std::make_unique<SecondaryCore>(context_for(node), record_, marks_, from_ns(0));
+  secondary_ = std::make_unique<SecondaryCore>(context_for(node), record_, marks_, from_ns(0));
 }
 
 // ---- commands (engine_commands.cpp) ----------------------------------------------------------
@@ -329,8 +328,10 @@ void SimEngine::pump() {
     go_on();
     if (command == command_ && stage == command_stage_ && primary_actions_.empty() &&
         secondary_actions_.empty())
-      return;
+      break;
   } while (true);
+  const bool was_starved = std::exchange(is_starved_, marks_.starved());
+  if (is_starved_ && !was_starved) ++world_.reach().full_logs;
 }
 
 }  // namespace havm::torture

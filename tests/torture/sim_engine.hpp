@@ -3,9 +3,9 @@
 //
 // What is mirrored, not run, because it lives in drivers: the order of actions and of events that
 // come meanwhile (PrimarySession and SecondarySession: pump, send, fill_window, read_copy,
-// on_hello_ok), the commands with what is durable before what (engine_commands.cpp), opening, saving
-// and emptying of the marks (marks_driver.cpp, bitmap_store.cpp, activity_log_store.cpp), and the
-// slot that is written next (record_store.cpp). Who changes those files changes this one.
+// on_hello_ok), the commands with what is durable before what (engine_commands.cpp), opening,
+// saving and emptying of the marks (marks_driver.cpp, bitmap_store.cpp, activity_log_store.cpp),
+// and the slot that is written next (record_store.cpp). Who changes those files changes this one.
 #pragma once
 
 #include <cstdint>
@@ -153,6 +153,7 @@ class SimEngine {
   bool has_ended_ = false;
   bool log_in_flight_ = false;
   bool save_again_ = false;
+  bool is_starved_ = false;  // the log has no room
   std::size_t blocks_in_flight_ = 0;
 
   bool wanted_ = false;

@@ -209,8 +209,7 @@ void SimEngine::on_hello_ok(const Message& message) {
   sync_mode_ = verdict.mode;
   if (world_.verbose())
     world_.trace(node_, std::string(to_text(verdict.mode)) + " resync: " + verdict.reason);
-  ++(verdict.mode == SyncMode::full ? world_.reach().full_resyncs
-                                    : world_.reach().partial_resyncs);
+  ++(verdict.mode == SyncMode::full ? world_.reach().full_resyncs : world_.reach().partial_resyncs);
   primary_->session_opened(session_, sync_mode_ == SyncMode::full, primary_actions_);
   primary_->lease_due(from_ns(1), primary_actions_);
 }
@@ -354,9 +353,8 @@ void SimEngine::execute(const SecondaryAction& action) {
         secondary_->local_done(id, 0, secondary_actions_);
       });
     case Kind::flush_all:
-      return flush_replica([this, token = action.token] {
-        secondary_->all_flushed(token, 0, secondary_actions_);
-      });
+      return flush_replica(
+          [this, token = action.token] { secondary_->all_flushed(token, 0, secondary_actions_); });
     case Kind::promised:
       return end_command(true);
     case Kind::promise_failed:

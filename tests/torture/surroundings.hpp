@@ -42,7 +42,6 @@ struct Reach {
   std::uint64_t torn_transactions = 0;
   std::uint64_t torn_bitmap_blocks = 0;
   std::uint64_t full_logs = 0;
-  std::uint64_t saves_cut = 0;
   std::uint64_t vm_starts = 0;
   std::uint64_t lost_to_double_faults = 0;  // writes, unflushed
   std::uint64_t pairs_checked = 0;

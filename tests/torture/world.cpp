@@ -43,7 +43,6 @@ void Reach::add(const Reach& other) {
   torn_transactions += other.torn_transactions;
   torn_bitmap_blocks += other.torn_bitmap_blocks;
   full_logs += other.full_logs;
-  saves_cut += other.saves_cut;
   vm_starts += other.vm_starts;
   lost_to_double_faults += other.lost_to_double_faults;
   pairs_checked += other.pairs_checked;
@@ -75,7 +74,10 @@ Outcome World::run() {
 
 void World::trace(int node, const std::string& what) {
   if (!verbose_) return;
-  outcome_.timeline += std::to_string(step_) + " " + (node == 0 ? "a: " : node == 1 ? "b: " : "") +
+  outcome_.timeline += std::to_string(step_) + " " +
+                       (node == 0   ? "a: "
+                        : node == 1 ? "b: "
+                                    : "") +
                        what + "\n";
 }
 

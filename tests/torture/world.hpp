@@ -25,7 +25,7 @@ namespace havm::torture {
 struct Outcome {
   Violation kind = Violation::none;  // of the first one
   std::string violation;             // empty: none
-  std::string timeline;   // when asked for
+  std::string timeline;              // when asked for
   Reach reach;
 };
 
@@ -168,8 +168,8 @@ class World final : public Surroundings {
   std::uint64_t steps_ = 0;
   std::uint64_t fault_every_ = 0;
   std::uint64_t requests_most_ = 0;
-  std::uint64_t hot_ = 0;         // cluster that gets half of the requests; beyond all: none
-  bool single_faults_ = false;    // the next fault only when both are in sync again
+  std::uint64_t hot_ = 0;       // cluster that gets half of the requests; beyond all: none
+  bool single_faults_ = false;  // the next fault only when both are in sync again
   bool healing_ = false;
 };
 

@@ -184,8 +184,7 @@ void World::serve_turn(int node) {
       trace(node, "grow-commit");
       return e.grow_commit(register_.epoch);
     }
-    if (n.stopped_epoch == register_.epoch)
-      n.agent.handover = Handover{register_.epoch, false};
+    if (n.stopped_epoch == register_.epoch) n.agent.handover = Handover{register_.epoch, false};
     return;
   }
   if (e.primary().epoch() < register_.epoch) {
@@ -243,8 +242,8 @@ void World::standby_turn(int node) {
   }
   if (n.agent.promotion) return go_on_promoting(node);
   const Record& own = e.record().record();
-  const bool left_behind = !register_.in_sync[static_cast<std::size_t>(node)] &&
-                           register_.epoch > own.promised_epoch;
+  const bool left_behind =
+      !register_.in_sync[static_cast<std::size_t>(node)] && register_.epoch > own.promised_epoch;
   if (left_behind && own.state == ReplicaState::uptodate) return e.stand_by();
   consider_promotion(node);
 }

@@ -146,8 +146,7 @@ void World::start_engine(int node) {
   if (found.value().slot_torn) ++reach.torn_slots;
   if (found.value().log_torn) ++reach.torn_transactions;
   reach.torn_bitmap_blocks += found.value().bitmap_blocks_torn;
-  if (verbose_)
-    trace(node, "the engine starts on record " + record_to_json(found.value().record));
+  if (verbose_) trace(node, "the engine starts on record " + record_to_json(found.value().record));
   n.agent.flushed = false;
   n.agent.asked = Asked::nothing;
   n.engine = std::make_unique<SimEngine>(*this, node, n.disk,

@@ -266,9 +266,9 @@ void PrimaryCore::release_lock(OpId id, Actions& out) {
 }
 
 void PrimaryCore::note_arrival_done(Disk& disk, std::uint64_t arrival) {
-  const auto it =
-      std::lower_bound(disk.writes.begin(), disk.writes.end(), arrival,
-                       [](const Disk::Arrival& a, std::uint64_t number) { return a.number < number; });
+  const auto it = std::lower_bound(
+      disk.writes.begin(), disk.writes.end(), arrival,
+      [](const Disk::Arrival& a, std::uint64_t number) { return a.number < number; });
   HAVM_ASSERT(it != disk.writes.end() && it->number == arrival && !it->done, "a write ended twice");
   it->done = true;
   while (!disk.writes.empty() && disk.writes.front().done)

@@ -166,8 +166,7 @@ void SecondaryCore::frame(ConnectionId connection, const FrameHeader& header, Op
   }
   const bool raises = header.type == FrameType::epoch;
   const bool too_old = header.epoch < promised() && holds(Rule::promise_ends_session);
-  if (header.session != session_->id || too_old ||
-      (!raises && header.epoch != session_->epoch)) {
+  if (header.session != session_->id || too_old || (!raises && header.epoch != session_->epoch)) {
     protocol_error("a frame of another session or epoch came", out);
     drop(id, out);
     return;

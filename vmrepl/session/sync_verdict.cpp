@@ -68,7 +68,8 @@ SyncVerdict decide(const ReplicaSummary& owner, const ReplicaSummary& target) {
         "target's, which was owner before, may hold them");
 
   if (target.generation == 0) {
-    if (!holds(Rule::fresh_is_copied_in_full)) return {SyncMode::partial, "marks alone decide", false};
+    if (!holds(Rule::fresh_is_copied_in_full))
+      return {SyncMode::partial, "marks alone decide", false};
     return full("the target's replica has no generation yet");
   }
   // It is shared: what the target wrote alone is in the owner's replica, or the owner could not be
