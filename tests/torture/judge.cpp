@@ -73,9 +73,10 @@ void Judge::read_completed(std::size_t first, const std::vector<std::uint64_t>& 
 
 // ---- faults and the register -----------------------------------------------------------------
 
-void Judge::power_cut(int node, const Register& now, bool was_clean) {
+void Judge::power_cut(int node, const Register& now, bool nothing_unflushed) {
   const auto n = static_cast<std::size_t>(node);
-  if (was_clean || !now.in_sync[n]) return;
+  was_cut_[n] = now.both();
+  if (nothing_unflushed || !now.in_sync[n]) return;
   if (!now.both()) return lower();
   lacks_[n] = true;
   if (!lacks_[1 - n]) return;
@@ -87,13 +88,13 @@ void Judge::swapped(const Register& before, const Register& after, bool partner_
   if (before.both() && !after.both()) {
     const auto n = static_cast<std::size_t>(after.owner);
     if (lacks_[n] && !lacks_[1 - n]) {
-      if (partner_is_heard)
+      if (partner_is_heard && !was_cut_[1 - n])
         world_.violate(Violation::lost,
                        "a replica that lacks writes went on alone beside one that has them");
       lower();
     }
     secured_ = completed_;
-    lacks_ = {};
+    lacks_ = was_cut_ = {};
   }
   if (!before.both() && !after.both() && before.owner != after.owner)
     world_.violate("a replica that was not in sync became owner");

@@ -53,7 +53,7 @@ class Judge {
                       const PerSector& before);
   [[nodiscard]] const PerSector& completed() const { return completed_; }
 
-  void power_cut(int node, const Register& now, bool was_clean);
+  void power_cut(int node, const Register& now, bool nothing_unflushed);
   void swapped(const Register& before, const Register& after, bool partner_is_heard);
   void vm_starts(int node, const NodeDisk& disk);
   void vm_resumes(int node, const NodeDisk& disk);
@@ -83,6 +83,7 @@ class Judge {
   PerSector secured_;  // was completed when R last went from both to one
   PerSector told_;     // as completed_, but never lowered before a VM starts
   std::array<bool, 2> lacks_{};
+  std::array<bool, 2> was_cut_{};  // as lacks_, but perhaps it lost nothing
 };
 
 }  // namespace havm::torture

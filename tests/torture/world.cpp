@@ -231,10 +231,10 @@ void World::end_some_link() {
 
 // ---- the end ---------------------------------------------------------------------------------
 
-bool World::healthy() const {
+bool World::is_protected() const {
   const Node& owner = at(register_.owner);
   return register_.both() && owner.engine && owner.engine->session() == SessionState::live &&
-         vm_node_ == register_.owner && !vm_paused_ && requests_.empty();
+         vm_node_ == register_.owner && !vm_paused_;
 }
 
 void World::heal() {
@@ -244,7 +244,7 @@ void World::heal() {
     n.fuse = 0;
   trace(-1, "everything is healed");
   for (std::uint64_t i = 0; i < heal_steps_max && outcome_.violation.empty(); ++i) {
-    if (healthy()) break;
+    if (is_protected() && requests_.empty()) break;
     for (int n = 0; n < 2; ++n)
       if (!at(n).up) {
         at(n).up = true;
@@ -253,7 +253,7 @@ void World::heal() {
     step(false);
   }
   if (!outcome_.violation.empty()) return;
-  if (!healthy()) {
+  if (!is_protected() || !requests_.empty()) {
     violate("it does not heal: owner " + std::to_string(register_.owner) + ", both " +
             std::to_string(register_.both()) + ", VM on " + std::to_string(vm_node_) + ", " +
             std::to_string(requests_.size()) + " requests left");

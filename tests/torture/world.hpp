@@ -100,7 +100,7 @@ class World final : public Surroundings {
   void connect(int node);
   void check();
   void heal();
-  [[nodiscard]] bool healthy() const;
+  [[nodiscard]] bool is_protected() const;  // both in sync, and the VM runs
   template <class Doing>
   void guarded(const Doing& doing) {
     try {

@@ -6,7 +6,9 @@
 namespace havm::torture {
 
 void World::fault() {
-  if (single_faults_ && !(healthy() && network_up_ && arbiter_up_)) {
+  const bool all_well =
+      is_protected() && network_up_ && arbiter_up_ && at(0).fuse == 0 && at(1).fuse == 0;
+  if (single_faults_ && !all_well) {
     // What was broken comes back.
     network_up_ = arbiter_up_ = true;
     for (Node& n : nodes_)
@@ -64,7 +66,7 @@ void World::fault() {
       return;
     case 13:
       // A hand-over by hand.
-      if (n.engine && register_.owner == node && healthy() && !n.agent.handover) {
+      if (n.engine && register_.owner == node && is_protected() && !n.agent.handover) {
         trace(node, "is asked to hand the VM over");
         n.agent.handover = Handover{register_.epoch, false};
       }
