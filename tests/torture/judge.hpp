@@ -9,6 +9,7 @@
 //      replica of R (G2). So is every write that was completed when R last went from both to one
 //      (rule 3: flush before the shrink).
 //  J3. A VM that starts finds both; and from then on what it found counts as completed.
+//  J4. A flush is answered after every write of its disk that was asked for before it.
 // A completed write may be lost only when no flush covers it, and it completed after R last went
 // from both to one, and
 //  - R names one replica, and that host loses its power: no more than any disk with a cache; or

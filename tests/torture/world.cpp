@@ -214,8 +214,9 @@ void World::end_some_link() {
   Link& link = it->second;
   if (link.open[0] && link.open[1]) {
     if (network_up_ || !chance_.one_in(3)) return;
-    link.open[0] = chance_.one_in(2);  // one end gives up first
-    if (at(0).engine && !link.open[0]) at(0).engine->closed(it->first);
+    const auto first = chance_.pick(2);  // one end gives up before the other
+    link.open[first] = false;
+    if (SimEngine* engine = at(static_cast<int>(first)).engine.get()) engine->closed(it->first);
     return;
   }
   const int last = link.open[0] ? 0 : 1;

@@ -67,6 +67,9 @@ void World::completed(int node, std::uint64_t guest_id, int error,
       return judge_.read_completed(r.first, values, r.before);
     case DiskOp::flush:
       ++outcome_.reach.completed_flushes;
+      for (const auto& [id, other] : requests_)
+        if (changes_data(other.what) && other.what.disk == r.what.disk && other.arrival < r.arrival)
+          return violate("a flush was answered before an older write of its disk");
       return judge_.flush_completed(r.what.disk, r.before);
     case DiskOp::write:
     case DiskOp::zero:
