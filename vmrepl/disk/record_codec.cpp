@@ -1,7 +1,10 @@
 #include "vmrepl/disk/record_codec.hpp"
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
+#include <optional>
+#include <utility>
 
 #include <nlohmann/json.hpp>
 
@@ -187,6 +190,32 @@ std::variant<DecodedSlot, SlotFault> decode_slot(std::span<const std::byte> slot
       record_from_json({reinterpret_cast<const char*>(payload.data()), payload.size()});
   if (!record) return SlotFault::wrong_contents;
   return DecodedSlot{load_be<std::uint64_t>(slot.data() + sequence_at), std::move(record).value()};
+}
+
+Result<ChosenSlot> choose_slot(std::span<const std::byte> file) {
+  std::optional<ChosenSlot> best;
+  std::string faults;
+  bool damaged = false;
+  for (unsigned i = 0; i < record_slots; ++i) {
+    auto decoded = decode_slot(file.subspan(i * record_slot_bytes, record_slot_bytes));
+    if (const auto* fault = std::get_if<SlotFault>(&decoded)) {
+      faults += (faults.empty() ? "slot " : ", slot ") + std::to_string(i) + " " + to_text(*fault);
+      // An intact slot that cannot be understood may be the newest truth: never pass over it.
+      if (*fault == SlotFault::newer_format || *fault == SlotFault::wrong_contents)
+        return Error("cannot be used: " + faults, EINVAL);
+      damaged = true;
+      continue;
+    }
+    auto& slot = std::get<DecodedSlot>(decoded);
+    if (!best || slot.slot_sequence > best->decoded.slot_sequence)
+      best = ChosenSlot{std::move(slot), i, false};
+  }
+  if (!best)
+    return Error("cannot be used: " + faults +
+                     "; restore the file or make this replica anew from its partner",
+                 EILSEQ);
+  best->other_damaged = damaged;
+  return std::move(*best);
 }
 
 }  // namespace havm

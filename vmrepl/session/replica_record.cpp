@@ -4,17 +4,18 @@
 #include <utility>
 
 #include "vmrepl/base/assert.hpp"
+#include "vmrepl/base/rules.hpp"
 
 namespace havm {
 
 ReplicaRecord::ReplicaRecord(Record loaded, std::string current_boot_id)
     : record_(std::move(loaded)),
       boot_id_(std::move(current_boot_id)),
-      suspect_(record_.boot_id != boot_id_ && !record_.clean) {}
+      suspect_(record_.boot_id != boot_id_ && !record_.clean && holds(Rule::suspect_is_noticed)) {}
 
 void ReplicaRecord::touch() {
   record_.clean = false;
-  if (!suspect_) record_.boot_id = boot_id_;
+  if (!suspect_ || !holds(Rule::suspect_stays)) record_.boot_id = boot_id_;
 }
 
 void ReplicaRecord::enter(Epoch epoch) {
@@ -85,6 +86,7 @@ void ReplicaRecord::grow_commit(Epoch epoch) {
 
 void ReplicaRecord::shrink(Epoch epoch) {
   enter(epoch);
+  if (!holds(Rule::shrink_is_recorded)) return;
   record_.in_sync = InSync::self;
   record_.grow_mark.reset();
   record_.partner_outdated = true;

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "vmrepl/base/assert.hpp"
+#include "vmrepl/base/rules.hpp"
 
 namespace havm {
 
@@ -81,7 +82,7 @@ void SecondaryCore::admit(const Waiting& waiting, Actions& out) {
   session_ = std::move(s);
   ++session_number_;
   record_.promise(waiting.hello.epoch);
-  out.emplace_back(Kind::persist);
+  if (holds(Rule::promise_is_durable)) out.emplace_back(Kind::persist);
   out.emplace_back(Kind::send_hello_ok, waiting.connection);
   out.emplace_back(Kind::session_changed);
 }
@@ -141,6 +142,7 @@ void SecondaryCore::when_quiet(Actions& out) {
   }
   if (promising_ && promise_token_ == 0) {
     promise_token_ = next_token_++;
+    if (!holds(Rule::promise_flushes)) return all_flushed(promise_token_, 0, out);
     SecondaryAction a(Kind::flush_all);
     a.token = promise_token_;
     out.push_back(std::move(a));
@@ -163,8 +165,8 @@ void SecondaryCore::frame(ConnectionId connection, const FrameHeader& header, Op
     return;
   }
   const bool raises = header.type == FrameType::epoch;
-  if (header.session != session_->id || header.epoch < promised() ||
-      (!raises && header.epoch != session_->epoch)) {
+  const bool too_old = header.epoch < promised() && holds(Rule::promise_ends_session);
+  if (header.session != session_->id || too_old || (!raises && header.epoch != session_->epoch)) {
     protocol_error("a frame of another session or epoch came", out);
     drop(id, out);
     return;
@@ -239,8 +241,10 @@ void SecondaryCore::sync_begin(const FrameHeader& header, const SyncBegin& begin
   session_->phase = Phase::syncing;
   const bool has_own = record_.record().was_owner && begin.mode == SyncMode::partial;
   record_.begin_sync(session_->epoch, begin);
-  out.emplace_back(Kind::persist);
-  if (has_own) out.emplace_back(Kind::send_dirty, session_->connection);
+  if (holds(Rule::inconsistent_first)) out.emplace_back(Kind::persist);
+  if (has_own && holds(Rule::partner_marks_count))
+    out.emplace_back(Kind::send_dirty, session_->connection);
+  if (!holds(Rule::own_set_until_uptodate)) out.emplace_back(Kind::forget_dirty);
   reply(FrameType::sync_begin_ok, header.sequence, out);
   out.emplace_back(Kind::session_changed);
 }
@@ -254,6 +258,7 @@ void SecondaryCore::sync_end(const FrameHeader& header, const SyncEnd& end, Acti
   session_->sync_end = header.sequence;
   session_->end = end;
   sync_end_token_ = next_token_++;
+  if (!holds(Rule::uptodate_after_flush)) return all_flushed(sync_end_token_, 0, out);
   SecondaryAction a(Kind::flush_all);
   a.token = sync_end_token_;
   out.push_back(std::move(a));
@@ -349,7 +354,7 @@ void SecondaryCore::all_flushed(std::uint64_t token, int error, Actions& out) {
   }
   session_->phase = Phase::synced;
   record_.end_sync(session_->epoch, session_->end);
-  out.emplace_back(Kind::persist);
+  if (holds(Rule::uptodate_is_durable)) out.emplace_back(Kind::persist);
   out.emplace_back(Kind::forget_dirty);
   reply(FrameType::sync_end_ok, session_->sync_end, out);
   out.emplace_back(Kind::session_changed);
@@ -374,7 +379,7 @@ void SecondaryCore::promise(Epoch epoch, Actions& out) {
     out.push_back(std::move(a));
     waiting_.reset();
   }
-  if (session_ && session_->epoch < epoch) {
+  if (session_ && session_->epoch < epoch && holds(Rule::promise_ends_session)) {
     // Refused rather than closed: the owner learns that it has been deposed.
     SecondaryAction a(Kind::refuse, session_->connection);
     a.text = "epoch " + std::to_string(epoch.value) + " has been promised";

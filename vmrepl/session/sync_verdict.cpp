@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "vmrepl/base/rules.hpp"
+
 namespace havm {
 namespace {
 
@@ -65,7 +67,11 @@ SyncVerdict decide(const ReplicaSummary& owner, const ReplicaSummary& target) {
         "the owner's replica lost unflushed writes in a crash and went on without them, and the "
         "target's, which was owner before, may hold them");
 
-  if (target.generation == 0) return full("the target's replica has no generation yet");
+  if (target.generation == 0) {
+    if (!holds(Rule::fresh_is_copied_in_full))
+      return {SyncMode::partial, "marks alone decide", false};
+    return full("the target's replica has no generation yet");
+  }
   // It is shared: what the target wrote alone is in the owner's replica, or the owner could not be
   // uptodate.
   if (owner.generation == 0) return full("the owner's replica has no generation yet");
