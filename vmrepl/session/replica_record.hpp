@@ -20,12 +20,16 @@
 //  R6. The dirty set of an owner covers every byte in which it may differ from a replica whose
 //      generation is `generation`, `base_generation` or between them in the history, save what that
 //      replica wrote itself as owner, which is in its own dirty set.
+//  R7. lack_epoch is the promised epoch of the first unclean end since the replica was last equal
+//  to
+//      its partner: whoever was owner at that epoch or later may hold completed, unflushed writes
+//      that this replica lost. It outlives serve().
 // What the caller owes for R6: bits are durable before the log forgets them; a bit is cleared only
 // when both replicas have flushed that block (an owner that crashes may lose what it had copied);
 // for a full resync every bit is durably set before sync_begin is sent; the whole set is void only
 // after grow_commit() with the session still there and the own replica flushed since the resync
 // ended (owner), or after end_sync() is durable (target, which keeps its own set until then). A
-// dirty set found while was_owner is false is left from before and void.
+// dirty set found while owner_epoch is 0 is left from before and void.
 #pragma once
 
 #include <string>

@@ -117,6 +117,14 @@ void Events::apply(World& w, const Event& e) {
   }
 }
 
+namespace {
+
+bool was_owner(const Node& n) {
+  return n.record.record().owner_epoch != Epoch();
+}
+
+}  // namespace
+
 // ---- what is judged always ----------------------------------------------------------------
 
 Versions Events::has(const World& w, const Node& n) {
@@ -251,7 +259,8 @@ void Events::become_owner(World& w, std::size_t node, bool is_alone_already) {
   w.owner = static_cast<std::uint8_t>(node);
   w.both = false;
   if (!is_alone_already) ++w.epoch;
-  if (!n.record.record().was_owner) n.dirty = n.log = 0;
+  if (!was_owner(n)) n.dirty = n.log = 0;
+  n.record.promise(Epoch(w.epoch));
   n.record.serve(Epoch(w.epoch));
   n.serving = true;
   if (broken(Mutant::generation_at_promotion) && n.record.generation_due()) new_generation(w, n);
@@ -276,7 +285,7 @@ void Events::promote(World& w) {
 
 void Events::force(World& w, std::size_t node) {
   Node& n = w.nodes[node];
-  n.forced = n.forced || (n.record.suspect() && node != w.owner);
+  n.forced = n.forced || (n.record.record().lack_epoch != Epoch() && node != w.owner);
   if (node == w.owner)
     give_up_unflushed(w, node);
   else
@@ -298,9 +307,8 @@ void Events::shrink(World& w) {
 // ---- resync -------------------------------------------------------------------------------
 
 ReplicaSummary Events::summary(const Node& n) const {
-  const bool empty = !n.record.record().was_owner || (n.dirty | n.log) == 0;
-  ReplicaSummary s = summary_of(n.record, {true, empty});
-  if (broken(Mutant::losses_of_the_owner_ignored)) s.may_lack = false;
+  ReplicaSummary s = summary_of(n.record, true);
+  if (broken(Mutant::losses_of_the_owner_ignored)) s.lack_epoch = Epoch();
   return s;
 }
 
@@ -330,8 +338,7 @@ void Events::connect(World& w) {
   w.to_copy = is_full ? all_blocks : o.dirty | o.log;
   const bool same = t.record.record().generation == o.record.record().generation;
   if (broken(Mutant::equal_generation_is_equal_data) && same && !is_full) w.to_copy = 0;
-  if (t.record.record().was_owner && !broken(Mutant::targets_extents_not_sent))
-    w.to_copy |= t.dirty | t.log;
+  if (was_owner(t) && !broken(Mutant::targets_extents_not_sent)) w.to_copy |= t.dirty | t.log;
   begin_sync(w, o, t, verdict.mode);
 }
 

@@ -39,7 +39,7 @@ struct Node {
   bool serving = false;
   bool own = false;     // ghost: completed something alone since both were equal
   bool mixed = false;   // ghost: neither the old image nor the new one
-  bool forced = false;  // ghost: by a person, while suspect
+  bool forced = false;  // ghost: by a person, after an unclean end
   std::uint8_t boot = 0;
 };
 
