@@ -2,7 +2,7 @@
 // Pure: it changes the record in memory only; whoever calls a transition persists record() before
 // doing or sending anything that depends on it.
 //
-// A *generation* is the random id of a data history. "Alone" is a write or flush that completes
+// A *generation* is the random id of a data history. "Alone" is a write that completes
 // without the partner's answer in an open session, whatever the in-sync set is. The *dirty set* is
 // bitmap and activity log; the caller keeps it.
 //
@@ -50,7 +50,7 @@ class ReplicaRecord {
   [[nodiscard]] bool may_be_both() const {
     return record_.in_sync == InSync::both || record_.grow_mark.has_value();
   }
-  // A new generation must be durable before the next write or flush completes alone. An owner
+  // A new generation must be durable before the next write completes alone. An owner
   // that has none yet begins one before it says hello, or every later resync is a full one.
   [[nodiscard]] bool generation_due() const {
     return record_.generation == 0 || record_.generation_shared;
