@@ -26,7 +26,7 @@ std::optional<Returned> come_back(Surroundings& world, const NodeDisk& disk, boo
   const std::string boot = power_cut ? "another boot" : r.record.boot_id;
   ReplicaRecord record(std::move(r.record), boot);
   ReplicaMarks marks(std::move(r.bitmaps), r.table, r.next_transaction);
-  if (!record.record().was_owner) marks.forget(r.next_transaction);
+  if (record.record().owner_epoch == Epoch()) marks.forget(r.next_transaction);
   return Returned{std::move(image), std::move(record), std::move(marks)};
 }
 
@@ -60,8 +60,8 @@ void check_pair(Surroundings& world, const Register& now, const NodeDisk& a, con
                                 target.record.record().promised_epoch})
                           .next();
   up.record.serve(epoch);
-  const ReplicaSummary of_owner = summary_of(up.record, dirty_set_of(up.marks));
-  const ReplicaSummary of_target = summary_of(target.record, dirty_set_of(target.marks));
+  const ReplicaSummary of_owner = summary_of(up.record, true);
+  const ReplicaSummary of_target = summary_of(target.record, true);
   const SyncVerdict verdict = decide_sync(of_owner, of_target, true);
   const SyncVerdict mirrored = decide_sync(of_target, of_owner, false);
   if (verdict.mode != mirrored.mode || verdict.split_brain != mirrored.split_brain)

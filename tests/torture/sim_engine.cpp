@@ -38,7 +38,7 @@ SimEngine::SimEngine(Surroundings& world, int node, NodeDisk& disk, std::string 
   disk_.log.sync();
   disk_.bitmap.sync();
   tick(false);
-  if (!record_.record().was_owner && marks_.dirty_bytes() != 0) forget_dirty();
+  if (record_.record().owner_epoch == Epoch() && marks_.dirty_bytes() != 0) forget_dirty();
   primary_ = std::make_unique<PrimaryCore>(marks_);
   secondary_ = std::make_unique<SecondaryCore>(context_for(node), record_, marks_, from_ns(0));
 }

@@ -164,7 +164,7 @@ void SimEngine::connected(ConnectionId link) {
   session_ = SessionId(link);
   if (record_.record().generation == 0) begin_generation();
   Hello hello;
-  static_cast<ReplicaHistory&>(hello) = summary_of(record_, dirty_set_of(marks_));
+  static_cast<ReplicaHistory&>(hello) = summary_of(record_, true);
   hello.vm = "torture";
   hello.vm_id = "torture";
   hello.node = node_ == 0 ? "a" : "b";
@@ -200,7 +200,7 @@ void SimEngine::on_hello_ok(const Message& message) {
   if (ok.value().promised_epoch != primary_->epoch() || !is_owner() || both)
     return drop_session("the partner accepted another epoch than the present one");
   const SyncVerdict verdict =
-      decide_sync(summary_of(record_, dirty_set_of(marks_)), summary_of(ok.value()), true);
+      decide_sync(summary_of(record_, true), summary_of(ok.value()), true);
   if (verdict.mode == SyncMode::refuse) {
     world_.violate("a session is refused" +
                    std::string(verdict.split_brain ? " (split brain): " : ": ") + verdict.reason);
@@ -400,7 +400,7 @@ void SimEngine::send_hello_ok(ConnectionId link) {
   if (session == hellos_.end()) return;
   demand_durable(FrameType::hello_ok);
   HelloOk ok;
-  static_cast<ReplicaHistory&>(ok) = summary_of(record_, dirty_set_of(marks_));
+  static_cast<ReplicaHistory&>(ok) = summary_of(record_, true);
   ok.node = node_ == 0 ? "a" : "b";
   ok.boot_id = boot_id_;
   ok.state = record_.record().state;

@@ -44,8 +44,8 @@ void read_generations(JsonFields& fields, Record& record) {
   record.generation_history = fields.ids("generation_history", generation_history_max);
   record.base_generation = fields.id("base_generation");
   record.generation_shared = fields.flag("generation_shared");
-  record.was_owner = fields.flag("was_owner");
-  record.may_lack = fields.flag("may_lack");
+  record.owner_epoch = Epoch(fields.number("owner_epoch"));
+  record.lack_epoch = Epoch(fields.number("lack_epoch"));
   record.damaged = fields.flag("damaged");
 }
 
@@ -59,7 +59,7 @@ void read_generations_1(JsonFields& fields, Record& record) {
     else
       record.generation_history.push_back(entry.get<std::uint64_t>());
   }
-  record.was_owner = true;
+  record.owner_epoch = record.epoch;
 }
 
 Result<void> check_invariants(const Record& record) {
@@ -113,8 +113,8 @@ std::string record_to_json(const Record& record) {
                     {"generation_history", id_texts(record.generation_history)},
                     {"base_generation", id_text(record.base_generation)},
                     {"generation_shared", record.generation_shared},
-                    {"was_owner", record.was_owner},
-                    {"may_lack", record.may_lack},
+                    {"owner_epoch", record.owner_epoch.value},
+                    {"lack_epoch", record.lack_epoch.value},
                     {"damaged", record.damaged},
                     {"boot_id", record.boot_id},
                     {"clean", record.clean},

@@ -127,7 +127,7 @@ Result<void> Engine::open_marks() {
                                                 stop_at_once(what, std::strerror(error));
                                               }));
   // Left from before a resync that has ended (R6).
-  if (!record_.record().was_owner && marks_->marks().dirty_bytes() != 0) {
+  if (record_.record().owner_epoch == Epoch() && marks_->marks().dirty_bytes() != 0) {
     BOOST_OUTCOME_TRY(marks_->forget());
   }
   return success();

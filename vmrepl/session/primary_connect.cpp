@@ -118,7 +118,7 @@ void PrimarySession::attach(std::unique_ptr<ByteStream> stream) {
   connection_->start(std::move(h));
   if (record_.record().generation == 0) callbacks_.new_generation();
   Hello hello;
-  static_cast<ReplicaHistory&>(hello) = summary_of(record_, dirty_set_of(marks_.marks()));
+  static_cast<ReplicaHistory&>(hello) = summary_of(record_, true);
   hello.vm = config_.vm;
   hello.vm_id = config_.vm_id;
   hello.node = config_.node;
@@ -185,7 +185,7 @@ void PrimarySession::on_hello_ok(const Buffer& payload) {
   if (ok.value().promised_epoch != core_.epoch() || !core_.is_open() || core_.partner_required())
     return drop_session("the partner accepted another epoch than the present one");
   const SyncVerdict verdict =
-      decide_sync(summary_of(record_, dirty_set_of(marks_.marks())), summary_of(ok.value()), true);
+      decide_sync(summary_of(record_, true), summary_of(ok.value()), true);
   if (verdict.mode == SyncMode::refuse) {
     const bool is_new = verdict.reason != last_refusal_;
     last_refusal_ = verdict.reason;

@@ -231,7 +231,7 @@ void SecondaryCore::sync_begin(const FrameHeader& header, const SyncBegin& begin
     return;
   }
   const SyncVerdict verdict =
-      decide_sync(summary_of(record_, dirty_set_of(marks_)), session_->owner, false);
+      decide_sync(summary_of(record_, true), session_->owner, false);
   const bool too_short = verdict.mode == SyncMode::full && begin.mode == SyncMode::partial;
   if (verdict.mode == SyncMode::refuse || too_short) {
     protocol_error((too_short ? "a partial resync is not enough here: " : "") + verdict.reason,
@@ -239,7 +239,7 @@ void SecondaryCore::sync_begin(const FrameHeader& header, const SyncBegin& begin
     return;
   }
   session_->phase = Phase::syncing;
-  const bool has_own = record_.record().was_owner && begin.mode == SyncMode::partial;
+  const bool has_own = record_.record().owner_epoch != Epoch() && begin.mode == SyncMode::partial;
   record_.begin_sync(session_->epoch, begin);
   if (holds(Rule::inconsistent_first)) out.emplace_back(Kind::persist);
   if (has_own && holds(Rule::partner_marks_count))

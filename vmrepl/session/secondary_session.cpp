@@ -230,7 +230,7 @@ void SecondarySession::send_hello_ok(ConnectionId id) {
   if (it == connections_.end()) return;
   session_connection_ = id;
   HelloOk ok;
-  static_cast<ReplicaHistory&>(ok) = summary_of(record_, dirty_set_of(marks_));
+  static_cast<ReplicaHistory&>(ok) = summary_of(record_, true);
   ok.node = config_.node;
   ok.boot_id = boot_id_;
   ok.state = record_.record().state;

@@ -28,11 +28,10 @@ json history_to_json(const ReplicaHistory& from) {
           {"base_generation", id_text(from.base_generation)},
           {"history", id_texts(from.history)},
           {"generation_shared", from.generation_shared},
-          {"was_owner", from.was_owner},
-          {"may_lack", from.may_lack},
+          {"owner_epoch", from.owner_epoch.value},
+          {"lack_epoch", from.lack_epoch.value},
           {"damaged", from.damaged},
-          {"dirty_known", from.dirty_known},
-          {"dirty_empty", from.dirty_empty}};
+          {"dirty_known", from.dirty_known}};
 }
 
 void read_history(JsonFields& fields, ReplicaHistory& into) {
@@ -40,11 +39,10 @@ void read_history(JsonFields& fields, ReplicaHistory& into) {
   into.base_generation = fields.optional_id("base_generation").value_or(into.base_generation);
   if (fields.has("history")) into.history = fields.ids("history", history_max);
   into.generation_shared = fields.optional_flag("generation_shared", into.generation_shared);
-  into.was_owner = fields.optional_flag("was_owner", into.was_owner);
-  into.may_lack = fields.optional_flag("may_lack", into.may_lack);
+  into.owner_epoch = Epoch(fields.optional_number("owner_epoch").value_or(0));
+  into.lack_epoch = Epoch(fields.optional_number("lack_epoch").value_or(0));
   into.damaged = fields.optional_flag("damaged", into.damaged);
   into.dirty_known = fields.optional_flag("dirty_known", into.dirty_known);
-  into.dirty_empty = fields.optional_flag("dirty_empty", into.dirty_empty);
 }
 
 std::uint64_t protocol_of(JsonFields& fields) {

@@ -44,11 +44,10 @@ struct ReplicaHistory {
   std::uint64_t base_generation = 0;
   std::vector<std::uint64_t> history;  // newest first
   bool generation_shared = true;
-  bool was_owner = false;
-  bool may_lack = false;
+  Epoch owner_epoch;
+  Epoch lack_epoch;
   bool damaged = false;
   bool dirty_known = false;  // its own dirty set (bitmap and activity log) could be read
-  bool dirty_empty = false;  // and holds nothing
   bool operator==(const ReplicaHistory&) const = default;
 };
 

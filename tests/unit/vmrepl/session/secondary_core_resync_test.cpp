@@ -11,7 +11,7 @@ class SecondaryResyncTest : public SecondaryCoreTest {
     Record r = fresh_record();
     r.generation = 10;
     r.generation_shared = true;
-    r.was_owner = true;
+    r.owner_epoch = Epoch(3);
     own_record = ReplicaRecord(r, "boot-1");
     marks.set(1, 0, 4096);
   }
@@ -21,7 +21,8 @@ class SecondaryResyncTest : public SecondaryCoreTest {
     h.base_generation = base;
     h.history = {base};
     h.generation_shared = false;
-    h.was_owner = h.dirty_known = true;
+    h.owner_epoch = Epoch(4);
+    h.dirty_known = true;
     return h;
   }
   void begin(const Hello& owner, SyncMode mode) {
@@ -80,7 +81,7 @@ TEST_F(SecondaryResyncTest, ItsOwnMarksAreVoidOnlyWhenUptodateIsDurable) {
   EXPECT_THAT(take_kinds(), ElementsAre(Kind::flush_all, Kind::persist, Kind::forget_dirty,
                                         Kind::send, Kind::session_changed));
   EXPECT_EQ(own_record.record().state, ReplicaState::uptodate);
-  EXPECT_FALSE(own_record.record().was_owner);
+  EXPECT_EQ(own_record.record().owner_epoch, Epoch());
 }
 
 }  // namespace

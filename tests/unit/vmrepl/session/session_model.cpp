@@ -127,7 +127,7 @@ void Model::connect() {
   m.is_hello = true;
   m.header.session = SessionId(link_);
   m.header.epoch = epoch_;
-  m.history = summary_of(*record_a_, dirty_set_of(marks_));
+  m.history = summary_of(*record_a_, true);
   links_[link_].to_b.push_back(m);
 }
 

@@ -79,7 +79,7 @@ void Model::arrive_at_a(const Message& m) {
   ok.state = m.state;
   ok.suspect = m.suspect;
   const SyncVerdict verdict =
-      decide_sync(summary_of(*record_a_, dirty_set_of(marks_)), summary_of(ok), true);
+      decide_sync(summary_of(*record_a_, true), summary_of(ok), true);
   if (verdict.mode == SyncMode::refuse) return violate("refused: " + verdict.reason);
   if (verdict.mode == SyncMode::full && synced_once_)
     violate("a full resync without need: " + verdict.reason);
@@ -236,7 +236,7 @@ void Model::execute(SecondaryAction action) {
           violate("hello_ok before the promise was durable");
         m.header.session = SessionId(action.connection);
         m.header.epoch = secondary_->session_epoch();
-        m.history = summary_of(*record_, dirty_set_of(marks_b_));
+        m.history = summary_of(*record_, true);
         m.state = durable_.state;
         m.suspect = record_->suspect();
       }
