@@ -140,7 +140,7 @@ Result<void> make_bundle_for(CommandContext& context, const Setting& setting) {
   const std::string what = "certificate and key of node '" + member + "' ";
   tell(context,
        {context.has("dry-run")
-            ? "write " + what + "to '" + path + "', for its root alone to read"
+            ? "write " + what + "to '" + path + "' (mode 0600)"
             : "Certificate and key of node '" + member + "' written to '" + path + "'",
         (context.has("dry-run") ? "then: carry it to node '" : "Carry it to node '") + member +
             "' (scp -p), run 'havm node-join --from FILE' there, and delete it on both"},

@@ -212,7 +212,7 @@ void FrameConnection::receive() {
     const StreamStep step = stream_->read(std::span(parts.data(), count));
     if (step.kind == StreamStep::Kind::blocked) break;
     if (step.kind != StreamStep::Kind::moved) {
-      fail(step.why + tls_hint());
+      fail(step.why);
       return;
     }
     last_heard_ = BootClock::now();
@@ -261,11 +261,10 @@ bool FrameConnection::parse() {
   return true;
 }
 
-// What to say behind a failure when a TLS record (an alert, a handshake) lies where a frame should.
+// What to say behind a wrong magic when a handshake of TLS lies where a frame should.
 std::string FrameConnection::tls_hint() const {
-  if (have_header_ || area_begin_ == area_end_) return "";
-  const auto first = static_cast<unsigned char>(area_[area_begin_]);
-  if (first != 21 && first != 22) return "";
+  constexpr std::byte handshake_record{22};
+  if (area_[area_begin_] != handshake_record) return "";
   return "; what came looks like TLS: is the other side set to TLS and this one to plain TCP?";
 }
 

@@ -110,7 +110,8 @@ void PrimarySession::attach(std::unique_ptr<ByteStream> stream) {
     // Before the answer to the hello this is the partner's refusal, or not our partner at all.
     if (core_.state() == SessionState::none)
       warn_of_refusal("node " + config_.partner + " at " + connection_->peer() +
-                      " opened no session: " + reason);
+                      " opened no session: " + reason +
+                      (opener_.is_tls() ? "" : "; is the other side set to TLS?"));
     connection_.reset();
     core_.session_lost(reason, actions_);
     pump();

@@ -98,8 +98,8 @@ void SecondarySession::accept(Acceptor& acceptor) {
       ++welcomes_;
       spawn_supervised(executor_, "welcome the owner of " + config_.vm, welcome(std::move(socket)));
     } else {
-      spdlog::warn("vm={} a connection was turned away: {} are being opened", config_.vm,
-                   welcomes_);
+      warn_of_refusal("a connection was turned away: " + std::to_string(welcomes_) +
+                      " are being opened");
     }
     accept(acceptor);
   });
@@ -115,9 +115,12 @@ boost::asio::awaitable<void> SecondarySession::welcome(Tcp::socket socket) {
     add_connection(std::move(stream).value());
     co_return;
   }
-  // The other side tries again and again: said once, and again when the reason is another one.
-  const std::string reason = "a connection from " + from + " is refused, it is not one of node " +
-                             config_.partner + ": " + stream.error().message;
+  warn_of_refusal("a connection from " + from + " is refused, it is not one of node " +
+                  config_.partner + ": " + stream.error().message);
+}
+
+// The other side tries again and again: said once, and again when the reason is another one.
+void SecondarySession::warn_of_refusal(const std::string& reason) {
   if (reason != last_refusal_) spdlog::warn("vm={} {}", config_.vm, reason);
   last_refusal_ = reason;
 }

@@ -83,6 +83,7 @@ class SecondarySession {
   void accept(Acceptor& acceptor);
   boost::asio::awaitable<void> welcome(boost::asio::ip::tcp::socket socket);
   void add_connection(std::unique_ptr<ByteStream> stream);
+  void warn_of_refusal(const std::string& reason);
   void on_frame(ConnectionId id, const FrameHeader& header, Buffer payload);
   void on_hello(ConnectionId id, const Buffer& payload);
   void drop_connection(ConnectionId id);

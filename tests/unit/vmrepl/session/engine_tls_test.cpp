@@ -129,11 +129,12 @@ TEST_F(EngineTlsTest, StrangersThatSayNothingDoNotDisturbASession) {
   address.sin_port = htons(plan.port_b);
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   for (int i = 0; i < 100; ++i) {
-    strangers.emplace_back(::socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
-    ::connect(strangers.back().get(), reinterpret_cast<const sockaddr*>(&address), sizeof address);
+    strangers.emplace_back(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    const auto* generic = reinterpret_cast<const sockaddr*>(&address);
+    ASSERT_EQ(::connect(strangers.back().get(), generic, sizeof address), 0);
   }
+  wait_for_log(b, "a connection was turned away: 64 are being opened");
   wait_for_log(b, "did not finish the handshake within 2000 ms");
-  EXPECT_THAT(b.log(), HasSubstr("a connection was turned away"));
   EXPECT_EQ(a.status()["session"]["state"], "live");
   EXPECT_EQ(qemu_io(a, {"write -P 5 0 1M", "flush"}), 0);
   EXPECT_THAT(a.log(), Not(HasSubstr("session lost")));

@@ -219,7 +219,7 @@ TEST_F(StreamOpenerTest, AServerThatIsPlainIsRefused) {
 // The loop goes on while a handshake stalls, and the deadline ends it: for one that says nothing,
 // and for one that says a little now and then.
 TEST_F(StreamOpenerTest, AStalledHandshakeEndsAtTheDeadline) {
-  const milliseconds short_deadline{300};
+  const milliseconds short_deadline{500};
   for (const bool drips : {false, true}) {
     for (const TlsRole role : {TlsRole::client, TlsRole::server}) {
       const bool is_client = role == TlsRole::client;
@@ -242,10 +242,10 @@ TEST_F(StreamOpenerTest, AStalledHandshakeEndsAtTheDeadline) {
       }));
       const auto took = std::chrono::steady_clock::now() - began;
       ASSERT_FALSE(opened->has_value());
-      EXPECT_THAT(opened->error().message, HasSubstr("did not finish the handshake within 300 ms"));
+      EXPECT_THAT(opened->error().message, HasSubstr("did not finish the handshake within 500 ms"));
       EXPECT_GE(took, short_deadline);
       EXPECT_LT(took, short_deadline + StreamOpener::refusal_linger + milliseconds(1000));
-      EXPECT_GT(turns, 10) << "the loop was blocked";
+      EXPECT_GT(turns, 3) << "the loop was blocked";
     }
   }
 }
