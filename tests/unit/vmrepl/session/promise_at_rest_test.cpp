@@ -92,6 +92,18 @@ TEST_F(PromiseAtRestTest, ASessionAtThePromisedEpochIsNoRest) {
   EXPECT_TRUE(after_power_cut().suspect());
 }
 
+TEST_F(PromiseAtRestTest, ASessionThatCameAndWentDuringTheFlushIsNoRest) {
+  core.promise(Epoch(4), out);
+  ASSERT_EQ(out.back().kind, SecondaryAction::Kind::flush_all);
+  const std::uint64_t token = out.back().token;
+  core.hello(1, hello_at(5), out);
+  ASSERT_TRUE(core.has_session());
+  core.closed(1, out);
+  core.all_flushed(token, 0, out);
+  EXPECT_EQ(record.record().promised_epoch, Epoch(5));
+  EXPECT_TRUE(after_power_cut().suspect());
+}
+
 TEST_F(PromiseAtRestTest, ASuspectReplicaStaysSuspect) {
   record = after_power_cut();
   ASSERT_TRUE(record.suspect());
