@@ -147,6 +147,8 @@ void World::step(bool faults) {
         return check();
     }
   });
+  for (int node = 0; node < 2; ++node)
+    end_engine(node);
   if (faults && chance_.one_in(fault_every_)) fault();
 }
 

@@ -171,7 +171,7 @@ void World::suspect_start(int node) {
       return;
     }
   }
-  if (!grace && partner == nullptr) swap_to_alone(node, "grace-shrink");
+  if (!grace) swap_to_alone(node, "grace-shrink");
 }
 
 void World::serve_turn(int node) {

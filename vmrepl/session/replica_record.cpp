@@ -33,6 +33,11 @@ void ReplicaRecord::promise(Epoch epoch) {
   touch();
 }
 
+void ReplicaRecord::promise_at_rest(Epoch epoch) {
+  promise(epoch);
+  record_.clean = !suspect_;
+}
+
 void ReplicaRecord::serve(Epoch epoch) {
   HAVM_ASSERT(record_.state == ReplicaState::uptodate, "only an uptodate replica is served");
   enter(epoch);

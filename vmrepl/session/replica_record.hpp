@@ -11,7 +11,8 @@
 //  R2. A replica is suspect when its record carries another boot's id and no clean flag: its
 //      unflushed writes may be gone. It stays so, over restarts and reboots (the foreign boot id is
 //      kept), until a completed resync or until serve() decides that its data counts.
-//  R3. From the first transition of a run until ended_cleanly() the record is not clean.
+//  R3. From the first transition of a run until ended_cleanly() the record is not clean, save from
+//      promise_at_rest() to the next transition.
 //  R4. While generation_due() is false no other replica is, or can become, uptodate with this
 //      generation. Nothing is completed alone while it is true; so two replicas that both went on
 //      alone always have different generations, neither of which the other knows.
@@ -56,6 +57,9 @@ class ReplicaRecord {
   }
 
   void promise(Epoch epoch);
+  // Everything is flushed, and no session is open that could bring more: a power cut from here on
+  // takes nothing that was acked, so it makes nobody suspect.
+  void promise_at_rest(Epoch epoch);
   // As owner.
   void serve(Epoch epoch);
   void new_generation(std::uint64_t random_nonzero);  // owner alone

@@ -142,6 +142,7 @@ void SecondaryCore::when_quiet(Actions& out) {
   }
   if (promising_ && promise_token_ == 0) {
     promise_token_ = next_token_++;
+    if (!session_) rest_since_ = session_number_;
     if (!holds(Rule::promise_flushes)) return all_flushed(promise_token_, 0, out);
     SecondaryAction a(Kind::flush_all);
     a.token = promise_token_;
@@ -341,7 +342,11 @@ void SecondaryCore::all_flushed(std::uint64_t token, int error, Actions& out) {
       return;
     }
     // A hello may have raised it further meanwhile.
-    record_.promise(std::max(epoch, record_.record().promised_epoch));
+    const Epoch highest = std::max(epoch, record_.record().promised_epoch);
+    if (rest_since_ == session_number_)
+      record_.promise_at_rest(highest);
+    else
+      record_.promise(highest);
     out.emplace_back(Kind::persist);
     out.emplace_back(Kind::promised);
     return;
@@ -373,6 +378,7 @@ void SecondaryCore::promise(Epoch epoch, Actions& out) {
   }
   promising_ = epoch;
   promise_token_ = 0;
+  rest_since_.reset();
   if (waiting_ && waiting_->hello.epoch < epoch) {
     SecondaryAction a(Kind::refuse, waiting_->connection);
     a.text = "epoch " + std::to_string(epoch.value) + " is being promised";
