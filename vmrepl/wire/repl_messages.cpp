@@ -19,6 +19,17 @@ std::chrono::milliseconds lease_of(JsonFields& fields) {
   return {};
 }
 
+std::string shortened(std::string reason) {
+  if (reason.size() <= reason_bytes_max) return reason;
+  const std::string ellipsis = "…";
+  std::size_t end = reason_bytes_max - ellipsis.size();
+  // Not in the middle of a character.
+  while (end > 0 && (static_cast<unsigned char>(reason[end]) & 0xC0U) == 0x80U)
+    --end;
+  reason.resize(end);
+  return reason + ellipsis;
+}
+
 }  // namespace
 
 std::string encode(const Hello& message) {
@@ -46,7 +57,8 @@ std::string encode(const HelloOk& message) {
 }
 
 std::string encode(const HelloRefused& message) {
-  return dump_json({{"reason", message.reason}, {"promised_epoch", message.promised_epoch.value}});
+  return dump_json(
+      {{"reason", shortened(message.reason)}, {"promised_epoch", message.promised_epoch.value}});
 }
 
 std::string encode(const EpochMessage& message) {
@@ -54,7 +66,7 @@ std::string encode(const EpochMessage& message) {
 }
 
 std::string encode(const Bye& message) {
-  return dump_json({{"reason", message.reason}});
+  return dump_json({{"reason", shortened(message.reason)}});
 }
 
 Result<Hello> decode_hello(std::string_view text) {
@@ -97,7 +109,7 @@ Result<HelloRefused> decode_hello_refused(std::string_view text) {
   BOOST_OUTCOME_TRY(const json object, parse_json_object(text, "hello_refused"));
   JsonFields fields(object, "hello_refused");
   HelloRefused message;
-  message.reason = fields.text("reason");
+  message.reason = shortened(fields.text("reason"));
   message.promised_epoch = Epoch(fields.number("promised_epoch"));
   BOOST_OUTCOME_TRY(fields.outcome());
   return message;
@@ -116,7 +128,7 @@ Result<Bye> decode_bye(std::string_view text) {
   BOOST_OUTCOME_TRY(const json object, parse_json_object(text, "bye"));
   JsonFields fields(object, "bye");
   Bye message;
-  message.reason = fields.text("reason");
+  message.reason = shortened(fields.text("reason"));
   BOOST_OUTCOME_TRY(fields.outcome());
   return message;
 }

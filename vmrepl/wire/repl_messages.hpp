@@ -19,6 +19,9 @@ namespace havm {
 
 // Of a hello; more is refused.
 constexpr std::size_t hello_disks_max = 256;
+// Of a reason, in UTF-8: a longer one is cut, when it is encoded and when it is decoded. Reasons
+// quote what the other side said, and must fit into a frame however much that was.
+constexpr std::size_t reason_bytes_max = 4096;
 
 struct Hello {
   std::string vm;

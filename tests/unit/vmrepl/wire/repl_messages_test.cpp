@@ -7,6 +7,8 @@
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
+#include "vmrepl/wire/frame_codec.hpp"
+
 namespace havm {
 namespace {
 
@@ -60,6 +62,35 @@ void expect_every_field_is_needed(const std::string& good, Decode decode) {
           << result.error().message;
     }
   }
+}
+
+// What the partner said is quoted in answers; it must not make a frame that cannot be.
+TEST(ReplMessages, AReasonIsCutToWhatAFrameCarries) {
+  const std::string hostile(json_payload_bytes_max, '\x01');  // six characters of JSON each
+  Bye bye;
+  bye.reason = hostile;
+  HelloRefused refused;
+  refused.reason = "no: " + hostile;
+  EXPECT_LE(encode(bye).size(), json_payload_bytes_max);
+  EXPECT_LE(encode(refused).size(), json_payload_bytes_max);
+  const std::string kept = decode_hello_refused(encode(refused)).value().reason;
+  EXPECT_EQ(kept.size(), reason_bytes_max);
+  EXPECT_TRUE(kept.starts_with("no: \x01")) << kept.substr(0, 10);
+  EXPECT_TRUE(kept.ends_with("…"));
+
+  // Not in the middle of a character, and what is short enough stays.
+  std::string umlauts;
+  while (umlauts.size() < reason_bytes_max)
+    umlauts += "ü";
+  bye.reason = umlauts;
+  EXPECT_EQ(decode_bye(encode(bye)).value().reason, umlauts);
+  bye.reason = "x" + umlauts;
+  const std::string cut = decode_bye(encode(bye)).value().reason;
+  EXPECT_LE(cut.size(), reason_bytes_max);
+  EXPECT_TRUE(cut.ends_with("ü…"));
+
+  const json said = {{"reason", hostile}};
+  EXPECT_EQ(decode_bye(said.dump()).value().reason.size(), reason_bytes_max);
 }
 
 TEST(ReplMessages, AllGoRound) {
