@@ -94,7 +94,7 @@ void PrimaryCore::drop_request(OpId id, Actions& out) {
   // Whoever waits for this range is dropped too, so what the lock grants here is of no interest.
   RangeLock& lock = disks_[r.disk].lock;
   if (lock.contains(RangeLockId(id))) (void)lock.release(RangeLockId(id));
-  if (!is_copy && changes_data(r)) note_arrival_done(disks_[r.disk], s.arrival);
+  if (!is_copy && changes_data(r) && r.length != 0) note_arrival_done(disks_[r.disk], s.arrival);
   if (!is_copy) --guest_requests_;
   free_slot(id);
   PrimaryAction a(is_copy ? Kind::copy_done : Kind::complete, id);
