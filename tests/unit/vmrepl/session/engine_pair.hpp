@@ -48,8 +48,10 @@ class EnginePair : public testing::Test {
     owner.ok("grow-commit", {{"epoch", epoch + 1}});
     owner.wait_for_session("live");
   }
-  static int qemu_io(const EngineProcess& e, const std::vector<std::string>& commands) {
-    std::vector<std::string> argv{"qemu-io", "-f", "raw"};
+  // qemu-io makes each write a FUA write, unless it is told that there is a write cache.
+  static int qemu_io(const EngineProcess& e, const std::vector<std::string>& commands,
+                     const std::string& cache = "writethrough") {
+    std::vector<std::string> argv{"qemu-io", "-t", cache, "-f", "raw"};
     for (const auto& c : commands) {
       argv.push_back("-c");
       argv.push_back(c);
@@ -59,9 +61,10 @@ class EnginePair : public testing::Test {
     if (run.output.find("Pattern verification failed") != std::string::npos) return 99;
     return run.exit_code;
   }
-  // The same while the test goes on; its result, or that it is still waiting.
+  // The same while the test goes on, with plain writes; its result, or that it is still waiting.
   static std::future<int> guest(const EngineProcess& e, const std::vector<std::string>& commands) {
-    return std::async(std::launch::async, [&e, commands] { return qemu_io(e, commands); });
+    return std::async(std::launch::async,
+                      [&e, commands] { return qemu_io(e, commands, "writeback"); });
   }
   static testing::AssertionResult is_held(EngineProcess& e, const std::future<int>& guest,
                                           std::size_t requests = 1) {
