@@ -35,7 +35,10 @@ Verdict hand_over(State& s) {
     return wait("handing-over", "a disk of this replica failed: only " + s.config.partner +
                                     " holds every completed write; it is asked again");
   }
-  if (s.now - h.since > s.config.handover_timeout) {
+  // While the guest still runs, what it writes after the flush would be durable nowhere but on a
+  // partner that the swap puts out of sync.
+  const bool guest_is_gone = s.vm == VmState::off && !s.vm_pending;
+  if (guest_is_gone && s.now - h.since > s.config.handover_timeout) {
     if (!s.engine->suspect && !h.flushed)
       return act(
           "shrinking", "flush",
@@ -49,7 +52,7 @@ Verdict hand_over(State& s) {
                    " did not take over in time: raise the epoch, which voids the word given",
                to_alone(s));
   }
-  if (s.vm != VmState::off || s.vm_pending)
+  if (!guest_is_gone)
     return wait("handing-over", "stopping the VM before " + s.config.partner + " takes over");
   if (!h.persisted)
     return act("handing-over", "persist-stopped",

@@ -76,6 +76,10 @@ void Judge::read_completed(std::size_t first, const std::vector<std::uint64_t>& 
 void Judge::power_cut(int node, const Register& now, bool nothing_unflushed) {
   const auto n = static_cast<std::size_t>(node);
   was_cut_[n] = now.both();
+  if (!now.in_sync[n]) {
+    cut_in_session_[n] = true;
+    lost_in_session_[n] = lost_in_session_[n] || !nothing_unflushed;
+  }
   if (nothing_unflushed || !now.in_sync[n]) return;
   if (!now.both()) return lower();
   lacks_[n] = true;
@@ -96,8 +100,19 @@ void Judge::swapped(const Register& before, const Register& after, bool partner_
     secured_ = completed_;
     lacks_ = was_cut_ = {};
   }
+  if (!before.both() && after.both()) {
+    // The owner may grow before it hears that its session is gone.
+    const auto partner = static_cast<std::size_t>(1 - after.owner);
+    was_cut_[partner] = cut_in_session_[partner];
+    lacks_[partner] = lost_in_session_[partner];
+  }
   if (!before.both() && !after.both() && before.owner != after.owner)
     world_.violate("a replica that was not in sync became owner");
+}
+
+void Judge::session_begins(int partner) {
+  cut_in_session_[static_cast<std::size_t>(partner)] = false;
+  lost_in_session_[static_cast<std::size_t>(partner)] = false;
 }
 
 void Judge::vm_starts(int node, const NodeDisk& disk) {

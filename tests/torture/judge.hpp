@@ -3,7 +3,8 @@
 // requests only.
 //
 // What it demands. R is the register's in-sync set; a replica *lacks* when its host lost its power
-// while R named both and R still does.
+// while R named both and R still does, or while it was being resynced for the R that names both
+// now.
 //  J1. Every completed write is on every replica of R that does not lack (G1).
 //  J2. Every write that a completed flush or FUA covers is in what any power cut may leave of any
 //      replica of R (G2). So is every write that was completed when R last went from both to one
@@ -55,6 +56,8 @@ class Judge {
   [[nodiscard]] const PerSector& completed() const { return completed_; }
 
   void power_cut(int node, const Register& now, bool nothing_unflushed);
+  // A session with this partner, which brings it up to date before R names both.
+  void session_begins(int partner);
   void swapped(const Register& before, const Register& after, bool partner_is_heard);
   void vm_starts(int node, const NodeDisk& disk);
   void vm_resumes(int node, const NodeDisk& disk);
@@ -85,6 +88,9 @@ class Judge {
   PerSector told_;     // as completed_, but never lowered before a VM starts
   std::array<bool, 2> lacks_{};
   std::array<bool, 2> was_cut_{};  // as lacks_, but perhaps it lost nothing
+  // Since the last session with it began, while R did not name it.
+  std::array<bool, 2> cut_in_session_{};
+  std::array<bool, 2> lost_in_session_{};
 };
 
 }  // namespace havm::torture

@@ -81,7 +81,10 @@ NodeDisk::NodeDisk(const Record& first, std::uint32_t slots)
     write_whole(record, slot * record_slot_bytes / sector_bytes,
                 sectors_of(must(encode_slot(first, slot + 1))));
   write_whole(log, 0,
-              sectors_of(must(encode_metadata_header(make_log_header(identity(), slots, 1)))));
+              sectors_of(must(encode_metadata_header(
+                  make_log_header(identity(), slots, log_first_transaction)))));
+  write_whole(log, metadata_header_bytes / sector_bytes,
+              sectors_of(make_empty_ring(slots, log_first_transaction)));
   write_whole(bitmap, 0, sectors_of(must(encode_metadata_header(make_bitmap_header(identity())))));
   for (std::uint16_t disk = 0; disk < disks; ++disk) {
     std::vector<std::byte> block(metadata_block_bytes);

@@ -15,7 +15,8 @@ struct Returned {
   ReplicaMarks marks;
 };
 
-std::optional<Returned> come_back(Surroundings& world, const NodeDisk& disk, bool power_cut) {
+std::optional<Returned> come_back(Surroundings& world, const NodeDisk& disk, bool power_cut,
+                                  const std::string& present_boot) {
   HostImage image = power_cut ? disk.after_power_cut(world.chance()) : disk.as_it_is();
   auto found = recover(image.record, image.log, image.bitmap, disk.log_slots);
   if (!found) {
@@ -23,7 +24,7 @@ std::optional<Returned> come_back(Surroundings& world, const NodeDisk& disk, boo
     return std::nullopt;
   }
   Recovered& r = found.value();
-  const std::string boot = power_cut ? "another boot" : r.record.boot_id;
+  const std::string boot = power_cut ? "another boot" : present_boot;
   ReplicaRecord record(std::move(r.record), boot);
   ReplicaMarks marks(std::move(r.bitmaps), r.table, r.next_transaction);
   if (record.record().owner_epoch == Epoch()) marks.forget(r.next_transaction);
@@ -39,12 +40,13 @@ bool covered(const Returned& owner, const Returned& target, std::uint16_t disk,
 
 }  // namespace
 
-void check_pair(Surroundings& world, const Register& now, const NodeDisk& a, const NodeDisk& b) {
+void check_pair(Surroundings& world, const Register& now, const NodeDisk& a, const NodeDisk& b,
+                const std::array<std::string, 2>& boots) {
   ++world.reach().pairs_checked;
   const bool cut_a = world.chance().one_in(2);
   const bool cut_b = world.chance().one_in(2);
-  auto at_a = come_back(world, a, cut_a);
-  auto at_b = come_back(world, b, cut_b);
+  auto at_a = come_back(world, a, cut_a, boots[0]);
+  auto at_b = come_back(world, b, cut_b, boots[1]);
   if (!at_a || !at_b) return;
   int owner = now.owner;
   const auto& incumbent = owner == 0 ? *at_a : *at_b;

@@ -10,7 +10,8 @@ namespace havm::torture {
 
 // Violations: metadata that cannot be used; an owner that could not serve; a verdict that refuses;
 // verdicts that are not mirrored; a partial resync that would leave a difference (M1). For each
-// node, in random: a power cut, or its files as they are.
-void check_pair(Surroundings& world, const Register& now, const NodeDisk& a, const NodeDisk& b);
+// node, in random: a power cut, or its files as they are. `boots`: the boot ids of the hosts now.
+void check_pair(Surroundings& world, const Register& now, const NodeDisk& a, const NodeDisk& b,
+                const std::array<std::string, 2>& boots);
 
 }  // namespace havm::torture

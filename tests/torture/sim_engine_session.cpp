@@ -199,8 +199,7 @@ void SimEngine::on_hello_ok(const Message& message) {
   const bool both = primary_->partner_required() && holds(Rule::never_reattach);
   if (ok.value().promised_epoch != primary_->epoch() || !is_owner() || both)
     return drop_session("the partner accepted another epoch than the present one");
-  const SyncVerdict verdict =
-      decide_sync(summary_of(record_, true), summary_of(ok.value()), true);
+  const SyncVerdict verdict = decide_sync(summary_of(record_, true), summary_of(ok.value()), true);
   if (verdict.mode == SyncMode::refuse) {
     world_.violate("a session is refused" +
                    std::string(verdict.split_brain ? " (split brain): " : ": ") + verdict.reason);

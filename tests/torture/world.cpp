@@ -164,7 +164,7 @@ void World::run_some_io() {
 
 void World::check() {
   judge_.check(register_, at(0).disk, at(1).disk);
-  check_pair(*this, register_, at(0).disk, at(1).disk);
+  check_pair(*this, register_, at(0).disk, at(1).disk, {boot_id(0), boot_id(1)});
 }
 
 // ---- the network -----------------------------------------------------------------------------
@@ -185,6 +185,7 @@ void World::connect(int node) {
   if (engine == nullptr || !network_up_ || !engine->may_connect()) return;
   if (!at(1 - node).engine) return;
   links_.emplace(++last_link_, Link{});
+  judge_.session_begins(1 - node);
   engine->connected(last_link_);
   engine->pump();
 }
@@ -234,8 +235,16 @@ void World::end_some_link() {
 
 // ---- the end ---------------------------------------------------------------------------------
 
+std::string World::boot_id(int node) const {
+  const Node& n = at(node);
+  return (node == 0 ? "a" : "b") + std::to_string(n.up ? n.boot : n.boot + 1);
+}
+
 bool World::is_protected() const {
   const Node& owner = at(register_.owner);
+  const SimEngine* partner = at(1 - register_.owner).engine.get();
+  // The owner may not have noticed yet what happened to its partner.
+  if (partner == nullptr || !partner->secondary().has_session()) return false;
   return register_.both() && owner.engine && owner.engine->session() == SessionState::live &&
          vm_node_ == register_.owner && !vm_paused_;
 }

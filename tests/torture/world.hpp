@@ -100,6 +100,8 @@ class World final : public Surroundings {
   void connect(int node);
   void check();
   void heal();
+  // A host without power will have another one.
+  [[nodiscard]] std::string boot_id(int node) const;
   [[nodiscard]] bool is_protected() const;  // both in sync, and the VM runs
   template <class Doing>
   void guarded(const Doing& doing) {

@@ -125,13 +125,13 @@ void World::hand_over(int node) {
   Node& n = at(node);
   Handover& h = *n.agent.handover;
   const bool suspect = n.engine->record().suspect();
+  if (vm_node_ == node) return kill_vm();
   if (chance_.one_in(12) || h.flushed) {  // the partner did not take over in time
     if (!suspect && !h.flushed) return ask_flush(node, Asked::flush_of_handover);
     n.agent.handover.reset();
     if (!suspect) swap_to_alone(node, "handover-failed");
     return;
   }
-  if (vm_node_ == node) return kill_vm();
   n.stopped_epoch = h.epoch;
   if (hears(node)) at(1 - node).agent.takeover_proof = h.epoch;
 }

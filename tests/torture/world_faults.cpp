@@ -151,9 +151,8 @@ void World::start_engine(int node) {
   if (verbose_) trace(node, "the engine starts on record " + record_to_json(found.value().record));
   n.agent.flushed = false;
   n.agent.asked = Asked::nothing;
-  n.engine = std::make_unique<SimEngine>(*this, node, n.disk,
-                                         (node == 0 ? "a" : "b") + std::to_string(n.boot),
-                                         std::move(found).value());
+  n.engine =
+      std::make_unique<SimEngine>(*this, node, n.disk, boot_id(node), std::move(found).value());
 }
 
 // An engine that has ended in order; perhaps the host is shut down then.

@@ -102,10 +102,10 @@ class World {
   bool released_ = false;  // by shrink or close, in this event
   bool resync_ = false;    // as the driver keeps it
   bool connected_ = false;
-  bool full_ = false;            // the session copies everything
-  bool generation_due_ = true;   // the partner may hold the present generation
+  bool full_ = false;           // the session copies everything
+  bool generation_due_ = true;  // the partner may hold the present generation
   bool save_wanted_ = false;
-  std::optional<LogTransaction> log_write_;     // in flight
+  std::optional<LogTransaction> log_write_;                         // in flight
   ReplicaMarks::LogTable log_ = ReplicaMarks::LogTable(log_slots);  // on disk
 };
 
@@ -279,23 +279,18 @@ void World::role(Input& in) {
 
 // The activity log and the bitmaps on disk, and what the partner says of its own.
 void World::marks(Input& in) {
-  switch (in.below(4)) {
-    case 0:
-      return end_log();
-    case 1:
-      if (!save_wanted_ || marks_.is_saving()) return;
-      save_wanted_ = false;
-      marks_.save_started();
-      return;
-    case 2:
-      if (!marks_.is_saving()) return;
-      marks_.save_done();
-      core_.marks_saved(actions_);
-      return;
-    default:
-      core_.partner_dirty(static_cast<std::uint16_t>(in.below(disk_count + 1)), some_offset(in),
-                          in.below(5) * 2 * extent, actions_);
-      return;
+  const std::size_t what = in.below(4);
+  if (what == 0) {
+    end_log();
+  } else if (what == 1 && save_wanted_ && !marks_.is_saving()) {
+    save_wanted_ = false;
+    marks_.save_started();
+  } else if (what == 2 && marks_.is_saving()) {
+    marks_.save_done();
+    core_.marks_saved(actions_);
+  } else if (what == 3) {
+    core_.partner_dirty(static_cast<std::uint16_t>(in.below(disk_count + 1)), some_offset(in),
+                        in.below(5) * 2 * extent, actions_);
   }
 }
 

@@ -99,8 +99,8 @@ class World {
 
   ReplicaRecord record_{first_record(), "boot-1"};
   Record durable_ = record_.record();
-  ReplicaMarks marks_{{DirtyBitmap(disk_bytes), DirtyBitmap(disk_bytes / 2)},
-                      ReplicaMarks::LogTable(4), 1};
+  ReplicaMarks marks_{
+      {DirtyBitmap(disk_bytes), DirtyBitmap(disk_bytes / 2)}, ReplicaMarks::LogTable(4), 1};
   SecondaryCore core_{context(), record_, marks_, from_ns(0)};
   SecondaryCore::Actions actions_;
   TimePoint now_ = from_ns(1);
