@@ -237,6 +237,10 @@ void PrimaryCore::finish_if_ready(OpId id, Actions& out) {
 
 void PrimaryCore::finish(OpId id, Actions& out) {
   Slot& s = slot(id);
+  if (s.is_copy) {  // the flush of a verify
+    end_copy(id, 0, out);
+    return;
+  }
   const DiskRequest r = s.request;
   if (changes_data(r) && r.length != 0) note_arrival_done(disks_[r.disk], s.arrival);
   s.stage = Stage::finished;
@@ -261,9 +265,9 @@ void PrimaryCore::release_lock(OpId id, Actions& out) {
 }
 
 void PrimaryCore::note_arrival_done(Disk& disk, std::uint64_t arrival) {
-  const auto it =
-      std::lower_bound(disk.writes.begin(), disk.writes.end(), arrival,
-                       [](const Disk::Arrival& a, std::uint64_t number) { return a.number < number; });
+  const auto it = std::lower_bound(
+      disk.writes.begin(), disk.writes.end(), arrival,
+      [](const Disk::Arrival& a, std::uint64_t number) { return a.number < number; });
   HAVM_ASSERT(it != disk.writes.end() && it->number == arrival && !it->done, "a write ended twice");
   it->done = true;
   while (!disk.writes.empty() && disk.writes.front().done)
@@ -364,6 +368,7 @@ PrimaryCore::Slot& PrimaryCore::new_slot(OpId id) {
 }
 
 void PrimaryCore::free_slot(OpId id) {
+  if (slots_[id].is_copy) checks_.erase(id);
   slots_[id] = Slot{};
 }
 
