@@ -20,11 +20,12 @@
 //  R6. The dirty set of an owner covers every byte in which it may differ from a replica whose
 //      generation is `generation`, `base_generation` or between them in the history, save what that
 //      replica wrote itself as owner, which is in its own dirty set.
-// What the caller owes for R6: bits are durable before the log forgets them; a bit is cleared only
-// when the target has flushed that block; for a full resync every bit is durably set before
-// sync_begin is sent; the whole set is void only after grow_commit() with the session still there
-// (owner), or after end_sync() is durable (target, which keeps its own set until then). A dirty set
-// found while was_owner is false is left from before and void.
+// What the caller owes for R6: a block leaves the dirty set only when both replicas have flushed it
+// (an owner that crashes may lose what it had copied): its bit when the target has, its extent in
+// the log when the owner has; bits are durable before the log forgets them; for a full resync every
+// bit is durably set before sync_begin is sent; the bits are void only after grow_commit() with the
+// session still there (owner), the whole set after end_sync() is durable (target, which keeps its
+// own until then). A dirty set found while was_owner is false is left from before and void.
 #pragma once
 
 #include <string>

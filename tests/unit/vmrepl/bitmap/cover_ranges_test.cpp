@@ -38,7 +38,7 @@ TEST(CoverRangesTest, NeverLessThanWhatIsDirtyAndNeverTooMany) {
   std::mt19937 random(11);
   for (int round = 0; round < 200; ++round) {
     DirtyBitmap dirty((1 + random() % 300) * grain - random() % 2 * 512);
-    for (unsigned i = random() % 60; i > 0; --i)
+    for (auto i = random() % 60; i > 0; --i)
       dirty.set_range(random() % dirty.disk_size_bytes(), 1);
     const std::size_t most = 1 + random() % 8;
     DirtyBitmap left = dirty;

@@ -119,6 +119,8 @@ const char* to_text(Mutant mutant) {
                                    "target_keeps_its_generation",
                                    "inconsistent_not_persisted",
                                    "bits_cleared_before_the_flush",
+                                   "owner_not_flushed_at_a_checkpoint",
+                                   "owner_not_flushed_at_a_grow",
                                    "bits_void_at_sync_end",
                                    "bits_not_all_set_for_full",
                                    "log_forgotten_at_a_loss",

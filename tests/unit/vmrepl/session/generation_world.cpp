@@ -365,6 +365,7 @@ void Events::copy(World& w) {
 }
 
 void Events::checkpoint(World& w) {
+  if (!broken(Mutant::owner_not_flushed_at_a_checkpoint)) make_durable(w.nodes[w.owner]);
   make_durable(w.nodes[1 - w.owner]);
   w.nodes[w.owner].dirty &= ~w.copied;
   w.copied = 0;
@@ -394,6 +395,7 @@ void Events::grow(World& w, Kind kind) {
   Node& o = w.nodes[w.owner];
   if (broken(Mutant::sync_end_not_told)) return;  // what it leads to without a grow is looked for
   if (!o.record.generation_due()) return violate("grown with a generation only the owner has");
+  if (!broken(Mutant::owner_not_flushed_at_a_grow)) make_durable(o);
   o.record.grow_prepare();
   if (kind == Kind::grow_not_won) return lose_session(w);
   ++w.epoch;

@@ -77,7 +77,7 @@ enum class Kind : std::uint8_t {
   promote,       // the other one
   connect,       // and begin of the resync, if the verdict allows it
   copy,          // one block
-  checkpoint,    // the target flushes, the owner clears bits
+  checkpoint,    // both flush, the owner clears bits
   end,           // of the resync
   end_unheard,   // the target never gets sync_end
   end_unknown,   // the owner never gets the answer
