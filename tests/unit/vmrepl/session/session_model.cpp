@@ -7,6 +7,8 @@
 #include <memory>
 #include <random>
 #include <set>
+#include <span>
+#include <tuple>
 #include <vector>
 
 #include <boost/asio/io_context.hpp>
@@ -63,8 +65,28 @@ struct Op {
   ResyncCopy copy;
   ByteRange place;  // on the memory disk
   std::vector<std::byte> data;
+  bool compares = false;
+  bool verifies = false;
   PerBlock completed_before;  // what had completed when it was submitted
 };
+
+// A checksum is as good as any other here (FNV-1a).
+std::vector<GrainHash> hashes_of(std::uint64_t offset, std::uint64_t length,
+                                 std::span<const std::byte> data) {
+  std::vector<GrainHash> all;
+  while (length > 0) {
+    const std::uint64_t piece = std::min<std::uint64_t>(length, DirtyBitmap::grain_bytes);
+    const std::uint64_t bytes = on_disk(offset, piece).length;
+    GrainHash hash{0xcbf29ce484222325, bytes};
+    for (const std::byte b : data.first(bytes))
+      hash.high = (hash.high ^ static_cast<std::uint64_t>(b)) * 0x100000001b3;
+    all.push_back(hash);
+    data = data.subspan(bytes);
+    offset += piece;
+    length -= piece;
+  }
+  return all;
+}
 
 struct Message {
   FrameHeader header;
@@ -73,6 +95,7 @@ struct Message {
   bool suspect = false;
   SecondaryCore::Payload payload;
   std::vector<std::byte> data;
+  std::vector<GrainHash> hashes;
   bool is_hello = false;
   bool is_hello_ok = false;
 };
@@ -174,6 +197,7 @@ class Model {
 
   // The administrator and the agents: connect, grow, shrink.
   void operate() {
+    if (primary_.state() == SessionState::live && pick(2) == 0) return verify();
     if (primary_.state() == SessionState::none && !primary_.held() && link_ == 0) return connect();
     if (primary_.can_grow() && pick(3) == 0) {
       record_a_->grow_prepare();
@@ -190,6 +214,19 @@ class Model {
       return;
     }
     if (primary_.held() && pick(3) == 0) shrink();
+  }
+
+  // Around the boundary of a group, like the guest's requests.
+  void verify() {
+    const OpId id = new_id();
+    Op& op = ops_[id];
+    op.verifies = true;
+    op.copy.offset = grain_of(pick(blocks));
+    op.copy.length = static_cast<std::uint32_t>((1 + pick(3)) * DirtyBitmap::grain_bytes);
+    op.place = on_disk(op.copy.offset, op.copy.length);
+    op.data.resize(op.place.length);
+    ++outcome.verified;
+    primary_.verify(id, {0, op.copy.offset, op.copy.length}, pick(2) == 0, p_);
   }
 
   void shrink() {
@@ -457,7 +494,7 @@ class Model {
     }
     OpId op = no_op;
     if (m.header.type == FrameType::write || m.header.type == FrameType::zero ||
-        m.header.type == FrameType::flush) {
+        m.header.type == FrameType::flush || m.header.type == FrameType::hash) {
       op = next_b_op_++;
       b_ops_[op] = m;
     }
@@ -465,7 +502,7 @@ class Model {
   }
 
   void arrive_at_a(const Message& m) {
-    if (!m.is_hello_ok) return primary_.frame(m.header, p_);
+    if (!m.is_hello_ok) return primary_.frame(m.header, p_, m.hashes);
     if (primary_.state() != SessionState::none || primary_.partner_required() ||
         m.header.epoch != epoch_)
       return lose();
@@ -529,7 +566,7 @@ class Model {
         if (link_ == 0) return;
         Message m;
         m.header = action.frame;
-        if (action.frame.type == FrameType::write) m.data = ops_.at(id).data;
+        if (action.frame.type == FrameType::write) m.data = payload_of(action);
         const Record& own = record_a_->record();
         if (action.frame.type == FrameType::sync_begin)
           m.payload = SyncBegin{mode_, own.generation};
@@ -545,16 +582,22 @@ class Model {
         Op& op = ops_.at(id);
         if (op.data.empty()) return primary_.copy_read(id, 0, true, p_);
         return a_.read(op.place.offset, op.data, [this, id](int e) {
-          const auto& data = ops_.at(id).data;
+          const auto& [copy, data] = std::tie(ops_.at(id).copy, ops_.at(id).data);
           const bool zero =
               std::all_of(data.begin(), data.end(), [](std::byte b) { return b == std::byte{0}; });
+          if (ops_.at(id).verifies || (ops_.at(id).compares && !zero))
+            return primary_.compare_read(id, e, hashes_of(copy.offset, copy.length, data), p_);
           primary_.copy_read(id, e, zero, p_);
         });
       }
       case Kind::copy_done: {
         const ResyncCopy copy = ops_.at(id).copy;
+        const bool verifies = ops_.at(id).verifies;
         ops_.erase(id);
         free_ids_.push_back(id);
+        if (verifies && action.check.differing != 0)
+          violate("a verify found a difference between replicas that are in sync");
+        if (verifies) return;
         if (action.error != 0 || !resync_) return;
         resync_->done(copy);
         return fill_window();
@@ -595,6 +638,16 @@ class Model {
     }
   }
 
+  // A copy may send a part of its range only.
+  std::vector<std::byte> payload_of(const PrimaryAction& action) {
+    const Op& op = ops_.at(action.id);
+    if (op.copy.length == 0) return op.data;
+    const ByteRange part = on_disk(action.frame.offset, action.frame.length);
+    outcome.resent_bytes += action.frame.length;
+    const auto begin = op.data.begin() + static_cast<std::ptrdiff_t>(part.offset - op.place.offset);
+    return {begin, begin + static_cast<std::ptrdiff_t>(part.length)};
+  }
+
   void fill_window() {
     while (const auto next = resync_->peek()) {
       const OpId id = new_id();
@@ -604,7 +657,11 @@ class Model {
                               empty || pick(2) == 0);
       op.place = on_disk(op.copy.offset, op.copy.length);
       op.data.resize(op.place.length);
-      primary_.copy(id, 0, op.copy.offset, op.copy.length, p_);
+      op.compares = mode_ == SyncMode::partial && op.copy.length <= hash_range_bytes_max;
+      if (op.compares)
+        primary_.compare_copy(id, {0, op.copy.offset, op.copy.length}, p_);
+      else
+        primary_.copy(id, 0, op.copy.offset, op.copy.length, p_);
     }
     if (!resync_->finished()) return;
     resync_.reset();
@@ -627,6 +684,7 @@ class Model {
         if (it == links_.end() || !it->second.b_open) return;
         Message m;
         m.header = action.frame;
+        m.hashes = action.hashes;
         m.is_hello_ok = action.kind == Kind::send_hello_ok;
         if (m.is_hello_ok) {
           if (durable_.promised_epoch < secondary_->session_epoch())
@@ -661,6 +719,8 @@ class Model {
           done(e);
         });
       }
+      case Kind::hash:
+        return hash_at_b(id);
       case Kind::flush_disk:
         return b_.flush(done);
       case Kind::flush_all:
@@ -682,6 +742,18 @@ class Model {
       case Kind::deposed:
         return;
     }
+  }
+
+  void hash_at_b(OpId id) {
+    Message& m = b_ops_.at(id);
+    const ByteRange place = on_disk(m.header.offset, m.header.length);
+    m.data.resize(place.length);
+    b_.read(place.offset, m.data, [this, id, life = b_life_](int e) {
+      if (life != b_life_) return;
+      const Message& asked = b_ops_.at(id);
+      secondary_->hash_done(id, e, hashes_of(asked.header.offset, asked.header.length, asked.data),
+                            s_);
+    });
   }
 
   OpId new_id() {
