@@ -15,7 +15,7 @@
 //      held by a conflict, and covers them.
 //  P6. The partner's ack is not durability: after a loss all that was in flight and all that no
 //      partner flush covered is dirty in the marks. A dirty bit is cleared only when the partner
-//      has flushed the copy that was made of it.
+//      has flushed the copy that was made of it, or the data that was found equal there.
 //  P7. A failed local write, read or flush stops the data path for good (until close): the guest
 //      never sees success for what is not where it should be, nor an error.
 //  P8. Intent before data: neither leg of a write is started before its extents are durable in the

@@ -27,7 +27,9 @@ void PrimarySession::start_verify(bool repair, std::uint64_t rate_bytes_per_s) {
   verify_.start(repair, rate_bytes_per_s);
 }
 
+// Without a live session its loss is about to be told to the driver.
 void PrimarySession::verify_range(std::uint64_t run, const VerifyCheck& check, bool repair) {
+  if (core_.state() != SessionState::live) return;
   const OpId id = new_op();
   Op& op = ops_[id];
   op.verify_run = run;
@@ -40,6 +42,7 @@ void PrimarySession::verify_range(std::uint64_t run, const VerifyCheck& check, b
 }
 
 void PrimarySession::verify_flush(std::uint64_t run, std::uint16_t disk) {
+  if (core_.state() != SessionState::live) return;
   const OpId id = new_op();
   ops_[id].verify_run = run;
   core_.verify_flush(id, disk, actions_);
