@@ -128,7 +128,7 @@ Result<json> wait_for_verify(CommandContext& context, const std::string& vm,
                              std::optional<std::chrono::milliseconds> timeout) {
   // Null: its engine does not answer just now.
   const auto ended = [](const json& now) {
-    return text_at(now, "role") != "owner" || field(field(now, "verify"), "running") == false;
+    return text_at(now, "role") == "partner" || field(field(now, "verify"), "running") == false;
   };
   return wait_with(context, vm, "verified", timeout, ended, verify_progress);
 }

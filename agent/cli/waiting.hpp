@@ -30,7 +30,7 @@ Result<nlohmann::json> wait_for_vm(CommandContext& context, const std::string& v
                                    std::optional<std::chrono::milliseconds> timeout,
                                    const std::function<bool(const nlohmann::json&)>& reached);
 
-// Waits until no verify is running on the owner, or this node is no longer owner.
+// Waits until no verify is running here, or another node is owner.
 Result<nlohmann::json> wait_for_verify(CommandContext& context, const std::string& vm,
                                        std::optional<std::chrono::milliseconds> timeout);
 

@@ -83,10 +83,11 @@ void VerifyDriver::checked(std::uint64_t run, const VerifyCheck& check, int erro
     status_.repaired_bytes = core_->repaired_bytes();
     status_.mismatches = core_->mismatches();
     if (status_.mismatch_count <= VerifyCore::mismatches_max)
-      spdlog::error("vm={} disk={} verify: the replicas are not the same in {} bytes at {} ({}){}",
-                    vm_, names_[check.disk], check.length, check.offset,
-                    to_text(status_.mismatches.back().reason),
-                    outcome.repaired ? "; the owner's data was copied to the partner" : "");
+      spdlog::error(
+          "vm={} disk={} verify: the replicas are not the same in {} of the {} bytes at {} ({}){}",
+          vm_, names_[check.disk], core_->mismatch_bytes() - before, check.length, check.offset,
+          to_text(status_.mismatches.back().reason),
+          outcome.repaired ? "; the owner's data was copied to the partner" : "");
     hooks_.changed();
   }
   end_if_finished();
