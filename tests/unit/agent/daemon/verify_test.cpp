@@ -50,8 +50,9 @@ TEST(VerifyRecordTest, WhatRunsOrIsMalformedTellsNothing) {
   running["running"] = true;
   for (const json& told : {json(), json::array(), json::object(), running})
     EXPECT_FALSE(record_after({}, told, "a", now)) << told.dump();
-  for (const auto& [key, value] : ended("1", "clean").items()) {
-    json less = ended("1", "clean");
+  const json whole = ended("1", "clean");
+  for (const auto& [key, value] : whole.items()) {
+    json less = whole;
     less.erase(key);
     EXPECT_FALSE(record_after({}, less, "a", now)) << key;
   }
