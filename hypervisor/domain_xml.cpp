@@ -31,7 +31,9 @@ std::uint64_t memory_in_kib(pugi::xml_node memory) {
   const std::size_t power = std::string_view("kmgtpe").find(static_cast<char>(
       unit.empty() ? 'k' : std::tolower(static_cast<unsigned char>(unit.front()))));
   const double exponent = power == std::string_view::npos ? 1 : static_cast<double>(power) + 1;
-  return static_cast<std::uint64_t>(value * std::pow(base, exponent) / 1024);
+  // Beyond any machine, and still a number that converts exactly.
+  constexpr double kib_max = 1ULL << 53U;
+  return static_cast<std::uint64_t>(std::min(value * std::pow(base, exponent) / 1024, kib_max));
 }
 
 std::string source_of(const std::string& type, pugi::xml_node source) {

@@ -43,6 +43,23 @@ std::string arbiter_line(const json& arbiter) {
          printable(text_at(arbiter, "endpoint")) + ", " + printable(state_text(arbiter)) + "\n";
 }
 
+// Nothing of a havmd that does not tell.
+std::string replication_line(Terminal& terminal, const json& replication) {
+  if (!replication.is_object()) return "";
+  const std::string problem = text_at(replication, "problem");
+  std::string text;
+  if (text_at(replication, "transport") == "plain")
+    text = terminal.coloured("plain TCP, neither encrypted nor authenticated", Colour::bad) +
+           " (for measurements only)";
+  else if (field(replication, "problem").is_string())
+    text =
+        terminal.coloured("no new connection is possible", Colour::bad) + ": " + printable(problem);
+  else
+    text = "TLS, certificate of this node valid until " +
+           printable(text_at(replication, "certificate_until"));
+  return "Replication: " + text + "\n";
+}
+
 }  // namespace
 
 Result<void> run_node_list(CommandContext& context) {
@@ -59,7 +76,9 @@ Result<void> run_node_list(CommandContext& context) {
                    text_at(node, "version"), links_text(node)});
   }
   context.terminal().print(table.render(context.terminal(), context.quiet()));
-  context.terminal().print_extra("\n" + arbiter_line(field(answer.body, "arbiter")));
+  context.terminal().print_extra(
+      "\n" + arbiter_line(field(answer.body, "arbiter")) +
+      replication_line(context.terminal(), field(answer.body, "replication")));
   return success();
 }
 

@@ -25,6 +25,20 @@ OptionSpec timeout() {
   return option("timeout", "number", "give up after this many seconds (default: wait for ever)");
 }
 
+OptionSpec config() {
+  return option("config", "file", "cluster configuration (default: /etc/havm/cluster.json)");
+}
+OptionSpec tls_dir() {
+  return option("dir", "directory",
+                "where this node keeps its certificates (default: /etc/havm/tls)");
+}
+OptionSpec own_name() {
+  return option("node", "string", "name of this node (default: the host name)");
+}
+OptionSpec days() {
+  return option("days", "number", "how long they are valid (default: 3650)");
+}
+
 using Table = std::vector<Command>;
 
 void add_looking(Table& table) {
@@ -162,11 +176,43 @@ void add_host(Table& table) {
                    run_help});
 }
 
+void add_certificates(Table& table) {
+  table.push_back(
+      {"cluster-init",
+       "certificates",
+       "make the certificates of a new cluster",
+       "Makes the certificate authority (CA) of the cluster and the certificate of this node. On "
+       "one node\n    only; the other one joins with node-join.",
+       {config(), own_name(), tls_dir(), days(),
+        flag("force", "replace certificates that are there: every node must join again"), dry_run(),
+        json()},
+       run_cluster_init});
+  table.push_back(
+      {"node-join",
+       "certificates",
+       "let a node join the cluster, or take part in it",
+       "With a node's name, where cluster-init ran: makes its certificate and writes it with its "
+       "key "
+       "to a\n    file. With --from, on that node: checks and installs what such a file carries.",
+       {positional("member", "string", "node that shall join", false),
+        option("out", "file", "file to write (default: ./havm-node-NAME.pem)"),
+        option("from", "file", "file to install on this node"), config(), own_name(), tls_dir(),
+        days(), flag("force", "replace what is there"), dry_run(), json()},
+       run_node_join});
+  table.push_back({"certificate-info",
+                   "certificates",
+                   "the certificates of this node",
+                   "Returns what the certificates of this node say and whether they are any good.",
+                   {tls_dir(), json()},
+                   run_certificate_info});
+}
+
 Table make_table() {
   Table table;
   add_looking(table);
   add_protection(table);
   add_lifecycle(table);
+  add_certificates(table);
   add_host(table);
   return table;
 }
@@ -176,6 +222,7 @@ Table make_table() {
 const std::vector<CommandGroup>& command_groups() {
   static const std::vector<CommandGroup> groups{{"domain", "Protected Domains"},
                                                 {"protection", "Protection"},
+                                                {"certificates", "Certificates"},
                                                 {"host", "Nodes and Configuration"}};
   return groups;
 }

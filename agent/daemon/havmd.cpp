@@ -1,6 +1,7 @@
 #include "agent/daemon/havmd.hpp"
 
-#include <array>
+#include <algorithm>
+#include <ctime>
 #include <filesystem>
 
 #include <boost/asio/as_tuple.hpp>
@@ -18,6 +19,8 @@
 #include "agent/daemon/replica_setup.hpp"
 #include "agent/daemon/verify_service.hpp"
 #include "agent/daemon/vm_view.hpp"
+#include "agent/pki/identity_directory.hpp"
+#include "agent/policy/own_node.hpp"
 #include "agent/witness/witness_arbiter.hpp"
 #include "hypervisor/hypervisor.hpp"
 #include "hypervisor/libvirt/libvirt_hypervisor.hpp"
@@ -35,20 +38,29 @@ constexpr milliseconds report_interval{500};
 constexpr milliseconds report_deadline{1000};
 constexpr milliseconds lease_deadline{1000};
 
-std::string host_name() {
-  std::array<char, 256> name{};
-  ::gethostname(name.data(), name.size() - 1);
-  const std::string full = name.data();
-  return full.substr(0, full.find('.'));
-}
+constexpr std::time_t expiry_warning_s = 30 * 24 * 60 * 60;
 
-Result<void> choose_nodes(NodeContext& node, const std::string& wanted) {
-  node.self = wanted.empty() ? host_name() : wanted;
-  if (!node.cluster.find_node(node.self))
-    return Error("this host is '" + node.self +
-                 "', but the cluster file has no such node: correct it, or start havmd "
-                 "with --node NAME");
-  node.partner = node.cluster.partner_of(node.self).name;
+// A node that cannot prove who it is would only find out when its partner is needed.
+Result<void> check_transport(const NodeContext& node) {
+  if (node.cluster.transport == Transport::plain) {
+    spdlog::warn(
+        "the cluster file asks for plain TCP: the VMs' data cross the links unencrypted, "
+        "and anyone there can change them; for measurements only");
+    return success();
+  }
+  const IdentityDirectory directory(node.paths.tls);
+  const std::time_t now = ::time(nullptr);
+  const auto checked = directory.check(node.self, now);
+  if (!checked)
+    return Error("no replication is possible with the certificates of this node: " +
+                 checked.error().message +
+                 "; make them with 'havm cluster-init' on one node and 'havm node-join' for the "
+                 "other");
+  BOOST_OUTCOME_TRY(const auto facts, directory.facts());
+  const std::time_t end = std::min(facts.end, facts.authority_end);
+  if (end - now < expiry_warning_s)
+    spdlog::warn("the certificate of this node ends at {}: make a new one with 'havm node-join'",
+                 utc_text(end));
   return success();
 }
 
@@ -98,7 +110,9 @@ Result<std::unique_ptr<Havmd>> Havmd::start(asio::io_context& io, const Options&
 Result<void> Havmd::open(const Options& options) {
   node_.paths = options.paths;
   BOOST_OUTCOME_TRY(node_.cluster, load_cluster_config(options.cluster_file));
-  BOOST_OUTCOME_TRY(choose_nodes(node_, options.node));
+  BOOST_OUTCOME_TRY(node_.self, own_node(node_.cluster, options.node));
+  node_.partner = node_.cluster.partner_of(node_.self).name;
+  BOOST_OUTCOME_TRY(check_transport(node_));
   BOOST_OUTCOME_TRY(node_.boot_id, read_boot_id());
   BOOST_OUTCOME_TRY(make_run_directories(node_.paths));
   BOOST_OUTCOME_TRY(history_, HistoryStore::open(node_.paths.history()));
@@ -135,6 +149,8 @@ Result<void> Havmd::load_units() {
     BOOST_OUTCOME_TRY(auto definition, load_definition(path));
     BOOST_OUTCOME_TRY(auto notes, load_node_notes(node_.paths.node_notes(vm)));
     BOOST_OUTCOME_TRY(make_directories(node_.paths.vm_run(vm)));
+    // The cluster file may have changed; an engine that runs reads it when it is started again.
+    BOOST_OUTCOME_TRY(ReplicaSetup(node_).write_engine_config(definition));
     add_unit(definition, notes);
   }
   hypervisor_->on_event([this](const DomainEvent& event) {

@@ -24,6 +24,8 @@ int main(int argc, char** argv) {
   app.add_option("--state-dir", options.paths.state, "files that survive a reboot")
       ->capture_default_str();
   app.add_option("--run-dir", options.paths.run, "sockets")->capture_default_str();
+  app.add_option("--tls-dir", options.paths.tls, "certificates of this node")
+      ->capture_default_str();
   app.add_option("--libvirt", options.libvirt_uri, "libvirt connection URI")->capture_default_str();
   app.add_flag("--version", show_version, "print the version");
   CLI11_PARSE(app, argc, argv);

@@ -8,6 +8,7 @@ namespace havm {
 struct Paths {
   std::string state = "/var/lib/havm";  // survives a reboot
   std::string run = "/run/havm";        // does not
+  std::string tls = "/etc/havm/tls";    // certificates of this node
   std::string programs;                 // directory of havm-repl and havm-guard
 
   [[nodiscard]] std::string api_socket() const { return run + "/havmd.sock"; }

@@ -6,6 +6,7 @@
 #include "agent/daemon/history_store.hpp"
 #include "agent/daemon/replica_setup.hpp"
 #include "agent/daemon/vm_unit.hpp"
+#include "agent/daemon/wait_until.hpp"
 #include "hypervisor/hypervisor.hpp"
 
 namespace havm {
@@ -15,6 +16,8 @@ namespace asio = boost::asio;
 using std::chrono::milliseconds;
 
 constexpr milliseconds setup_deadline{60000};
+// A unit that was just made asks libvirt and the witness first.
+constexpr milliseconds look_around_deadline{10000};
 
 std::string joined(const std::vector<std::string>& sentences) {
   std::string all;
@@ -71,6 +74,7 @@ asio::awaitable<HttpResponse> prepare(Havmd& daemon, std::string vm, nlohmann::j
 // Why this replica must not be deleted; empty: the partner is known to have a newer one, or nothing
 // was ever registered.
 std::string keep_replica(const State& s) {
+  if (s.vm == VmState::unknown) return "libvirt has not told yet whether the VM is off here";
   if (s.vm != VmState::off) return "the VM is not off here";
   if (s.engine && s.engine->role == EngineRole::owner) return "its engine serves the disks";
   if (s.reg_missing) return {};
@@ -78,7 +82,20 @@ std::string keep_replica(const State& s) {
   return s.reg->owned() ? "this node owns the VM" : "";
 }
 
+bool knows_its_place(const State& s) {
+  return s.vm != VmState::unknown && (s.reg || s.reg_missing);
+}
+
 asio::awaitable<HttpResponse> remove(Havmd& daemon, std::string vm) {
+  // The partner may take back what it has just asked for: what is not known yet is no reason to
+  // keep a replica that it will never use.
+  std::function<bool()> known = [&daemon, vm] {
+    VmUnit* const unit = daemon.find(vm);
+    return unit == nullptr || knows_its_place(unit->state());
+  };
+  const bool told =
+      co_await wait_until(daemon.node().executor, std::move(known), look_around_deadline);
+  static_cast<void>(told);  // keep_replica() says what is missing
   VmUnit* unit = daemon.find(vm);
   if (!unit) co_return done();
   if (const auto why = keep_replica(unit->state()); !why.empty())

@@ -11,6 +11,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "agent/pki/identity_directory.hpp"
 #include "hypervisor/domain_xml.hpp"
 #include "hypervisor/hypervisor.hpp"
 #include "hypervisor/qemu_img/run_process.hpp"
@@ -167,6 +168,11 @@ Result<void> ReplicaSetup::write_engine_config(const VmDefinition& d) const {
   c["timing"]["session_timeout_ms"] = t.session_timeout.count();
   c["timing"]["lease_ms"] = t.lease.count();
   c["nbd_socket_mode"] = "0666";  // inside a directory that only QEMU's user and root can enter
+  c["tls"] = nullptr;
+  if (cluster_.transport == Transport::tls) {
+    const TlsFiles files = IdentityDirectory(paths_.tls).files();
+    c["tls"] = {{"ca", files.ca}, {"certificate", files.certificate}, {"key", files.key}};
+  }
   return replace_file(paths_.engine_config(d.vm), c.dump(1) + "\n");
 }
 

@@ -21,6 +21,8 @@ class ReplicaSetup {
   explicit ReplicaSetup(const NodeContext& node);
 
   // Partner only: why a replica of this VM cannot be created here; empty when it can.
+  // What the engine is told at its start, made anew from definition and cluster file.
+  Result<void> write_engine_config(const VmDefinition& definition) const;
   [[nodiscard]] std::vector<std::string> obstacles(const VmDefinition& definition) const;
 
   // Everything but the libvirt definition. `domain_xml` is kept for the day it is needed.
@@ -39,7 +41,6 @@ class ReplicaSetup {
 
  private:
   Result<void> create_images(const VmDefinition& definition) const;
-  Result<void> write_engine_config(const VmDefinition& definition) const;
   Result<void> create_record(const VmDefinition& definition, ReplicaOrigin origin) const;
 
   ClusterConfig cluster_;

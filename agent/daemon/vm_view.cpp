@@ -1,12 +1,14 @@
 #include "agent/daemon/vm_view.hpp"
 
 #include <algorithm>
+#include <ctime>
 
 #include <unistd.h>
 
 #include "agent/daemon/havmd.hpp"
 #include "agent/daemon/verify_service.hpp"
 #include "agent/daemon/vm_unit.hpp"
+#include "agent/pki/identity_directory.hpp"
 
 namespace havm {
 namespace {
@@ -113,6 +115,22 @@ nlohmann::json bytes_at_risk(const State& s, const Judgement& protect) {
   if (protect.yes) return 0;
   static_cast<void>(s);
   return nullptr;
+}
+
+// Of the files as they are now: the engines take them as they are when they connect.
+nlohmann::json replication_object(const NodeContext& node) {
+  const bool tls = node.cluster.transport == Transport::tls;
+  nlohmann::json r;
+  r["transport"] = tls ? "tls" : "plain";
+  r["certificate_until"] = nullptr;
+  r["problem"] = nullptr;
+  if (!tls) return r;
+  const IdentityDirectory directory(node.paths.tls);
+  if (const auto facts = directory.facts())
+    r["certificate_until"] = utc_text(std::min(facts.value().end, facts.value().authority_end));
+  const auto checked = directory.check(node.self, ::time(nullptr));
+  if (!checked) r["problem"] = checked.error().message;
+  return r;
 }
 
 }  // namespace
@@ -249,6 +267,7 @@ nlohmann::json nodes_object(Havmd& daemon) {
   nlohmann::json all;
   all["nodes"] = std::move(nodes);
   all["arbiter"] = std::move(arbiter);
+  all["replication"] = replication_object(node);
   return all;
 }
 

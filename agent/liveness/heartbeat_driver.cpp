@@ -6,8 +6,8 @@
 #include <boost/asio/buffer.hpp>
 #include <boost/asio/ip/address.hpp>
 #include <boost/asio/use_awaitable.hpp>
-#include <nlohmann/json.hpp>
 
+#include "agent/liveness/heartbeat_codec.hpp"
 #include "vmrepl/base/spawn_supervised.hpp"
 
 namespace havm {
@@ -16,28 +16,6 @@ namespace {
 namespace asio = boost::asio;
 using asio::ip::udp;
 constexpr auto as_result = asio::as_tuple(asio::use_awaitable);
-constexpr std::size_t datagram_bytes_max = 1400;
-
-struct Heartbeat {
-  std::string boot_id;
-  std::uint64_t counter = 0;
-};
-
-std::optional<Heartbeat> decode(const std::string& text, const HeartbeatConfig& config) {
-  const auto json = nlohmann::json::parse(text, nullptr, false);
-  if (!json.is_object()) return std::nullopt;
-  const auto field = [&](const char* key) { return json.value(key, std::string()); };
-  try {
-    if (field("cluster") != config.cluster || field("node") != config.partner) return std::nullopt;
-    Heartbeat beat;
-    beat.boot_id = field("boot");
-    beat.counter = json.at("counter").get<std::uint64_t>();
-    if (beat.boot_id.empty()) return std::nullopt;
-    return beat;
-  } catch (const nlohmann::json::exception&) {
-    return std::nullopt;
-  }
-}
 
 }  // namespace
 
@@ -61,6 +39,11 @@ struct HeartbeatDriver::Shared {
   std::uint64_t counter = static_cast<std::uint64_t>(to_ns(BootClock::now()));
   bool stopped = false;
 
+  [[nodiscard]] std::optional<Heartbeat> from_partner(std::string_view datagram) const {
+    auto beat = decode_heartbeat(datagram);
+    if (beat && (beat->cluster != config.cluster || beat->node != config.partner)) beat.reset();
+    return beat;
+  }
   void tell(LivenessChange change) {
     if (change != LivenessChange::none && !stopped) changed(change);
   }
@@ -108,12 +91,12 @@ const PeerLiveness& HeartbeatDriver::liveness() const {
 
 asio::awaitable<void> HeartbeatDriver::send_loop(std::shared_ptr<Shared> shared) {
   while (!shared->stopped) {
-    nlohmann::json beat;
-    beat["cluster"] = shared->config.cluster;
-    beat["node"] = shared->config.node;
-    beat["boot"] = shared->config.boot_id;
-    beat["counter"] = ++shared->counter;
-    const std::string text = beat.dump();
+    Heartbeat beat;
+    beat.cluster = shared->config.cluster;
+    beat.node = shared->config.node;
+    beat.boot_id = shared->config.boot_id;
+    beat.counter = ++shared->counter;
+    const std::string text = encode_heartbeat(beat);
     for (std::size_t i = 0; i < shared->sockets.size(); ++i) {
       boost::system::error_code ignored;  // a link that is down is what the partner notices
       shared->sockets[i].send_to(asio::buffer(text), shared->targets[i], 0, ignored);
@@ -127,7 +110,7 @@ asio::awaitable<void> HeartbeatDriver::send_loop(std::shared_ptr<Shared> shared)
 
 asio::awaitable<void> HeartbeatDriver::receive_loop(std::shared_ptr<Shared> shared,
                                                     std::size_t link) {
-  std::array<char, datagram_bytes_max> bytes{};
+  std::array<char, heartbeat_bytes_max> bytes{};
   udp::endpoint from;
   while (!shared->stopped) {
     auto received =
@@ -139,8 +122,8 @@ asio::awaitable<void> HeartbeatDriver::receive_loop(std::shared_ptr<Shared> shar
       co_await pause.async_wait(as_result);
       continue;
     }
-    const std::string text(bytes.data(), std::get<1>(received));
-    if (const auto beat = decode(text, shared->config))
+    const std::string_view datagram(bytes.data(), std::get<1>(received));
+    if (const auto beat = shared->from_partner(datagram))
       shared->tell(
           shared->liveness.heartbeat(link, beat->boot_id, beat->counter, BootClock::now()));
   }

@@ -88,6 +88,9 @@ ClusterConfig read_config(const json& document) {
   read_port(ports, "peer", config.ports.peer);
   read_port(member(ports, "replication"), "first", config.ports.replication.first);
   read_port(member(ports, "replication"), "last", config.ports.replication.last);
+  std::string transport;
+  read_text(member(document, "security"), "transport", transport);
+  if (transport == "plain") config.transport = Transport::plain;
   return config;
 }
 

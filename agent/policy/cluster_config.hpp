@@ -42,12 +42,19 @@ struct ClusterPorts {
   bool operator==(const ClusterPorts&) const = default;
 };
 
+// How the engines of a VM talk to each other.
+enum class Transport {
+  tls,
+  plain,  // neither encrypted nor authenticated: for measurements
+};
+
 struct ClusterConfig {
   std::string name;
   std::map<std::string, NodeConfig> nodes;
   std::optional<WitnessEndpoint> witness;  // none: failover only by hand
   Timing timing;
   ClusterPorts ports;
+  Transport transport = Transport::tls;
   bool operator==(const ClusterConfig&) const = default;
 
   // Null when there is no such node.

@@ -52,8 +52,9 @@ void check_definition(const VmDefinition& definition, Findings& findings) {
                    "another disk has the target " + shown(disk.target) + " too");
     if (!paths.insert(disk.path).second)
       findings.add(pointer + "/path", "another disk has the path " + shown(disk.path) + " too");
-    if (disk.path.find('\0') != std::string::npos)
-      findings.add(pointer + "/path", "a path cannot contain a NUL character");
+    // Not by the pattern of the schema: std::regex recurses over what such a pattern repeats.
+    if (disk.path.find_first_of(std::string_view("\0\n\r", 3)) != std::string::npos)
+      findings.add(pointer + "/path", "a path cannot contain a NUL character or a line break");
   }
 }
 

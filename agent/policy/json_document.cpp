@@ -246,6 +246,8 @@ json parse_document(const std::string& text, Findings& findings) {
     else if (cut != std::string::npos)
       reason = reason.substr(cut + 2);
     findings.add("", "not valid JSON at " + place_of(text, error.byte) + ": " + reason);
+  } catch (const json::out_of_range&) {
+    findings.add("", "a number in the document is too large");
   }
   return nullptr;
 }

@@ -39,10 +39,10 @@ Result<void> require_keys(const nlohmann::json& json, std::initializer_list<cons
   if (!json.is_object()) return Error("a JSON object is expected", EINVAL);
   for (const char* key : keys)
     if (!json.contains(key)) return Error(std::string("'") + key + "' is missing", EINVAL);
-  for (const auto& [key, value] : json.items()) {
-    const auto same = [&key](const char* known) { return key == known; };
+  for (const auto& member : json.items()) {
+    const auto same = [&member](const char* known) { return member.key() == known; };
     if (std::none_of(keys.begin(), keys.end(), same))
-      return Error("unknown key '" + key + "'", EINVAL);
+      return Error("unknown key '" + member.key() + "'", EINVAL);
   }
   return success();
 }

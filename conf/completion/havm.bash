@@ -17,6 +17,9 @@ _havm_options() {
     destroy) echo "--json" ;;
     node-list) echo "--json" ;;
     version) echo "--json" ;;
+    cluster-init) echo "--config --node --dir --days --force --dry-run --json" ;;
+    node-join) echo "--out --from --config --node --dir --days --force --dry-run --json" ;;
+    certificate-info) echo "--dir --json" ;;
     cluster-validate) echo "--json" ;;
     policy-validate) echo "--json" ;;
     help) ;;
@@ -24,7 +27,8 @@ _havm_options() {
 }
 
 _havm_commands="list dominfo domstate explain wait protect unprotect failover resync-verify
-  start shutdown destroy node-list version cluster-validate policy-validate help"
+  start shutdown destroy cluster-init node-join certificate-info
+  node-list version cluster-validate policy-validate help"
 
 # What may stand in the first place behind a command.
 _havm_arguments() {
@@ -34,6 +38,7 @@ _havm_arguments() {
     explain | wait | unprotect | failover | resync-verify | start | shutdown | destroy)
       havm -q list --name 2>/dev/null
       ;;
+    node-join) _havm_nodes ;;
     help) echo "$_havm_commands" ;;
   esac
 }
@@ -63,15 +68,15 @@ _havm() {
     return
   fi
   case $previous in
-    --peer | --to)
+    --peer | --to | --node)
       mapfile -t COMPREPLY < <(compgen -W "$(_havm_nodes)" -- "$word")
       return
       ;;
-    --policy)
+    --policy | --config | --out | --from | --dir)
       mapfile -t COMPREPLY < <(compgen -f -- "$word")
       return
       ;;
-    --timeout) return ;;
+    --timeout | --days) return ;;
   esac
   if [[ $word == -* ]]; then
     mapfile -t COMPREPLY < <(compgen -W "$(_havm_options "$command") --help" -- "$word")

@@ -10,7 +10,8 @@
 //  4. No call asks QEMU for statistics, so a stopped QEMU cannot hang list_domains() or
 //  domain_info().
 //     suspend() and destroy() do talk to QEMU: never call them on a VM whose disk I/O is held.
-// The handler of on_event() may call back into the Hypervisor but must not destroy it.
+// The handler of on_event() may call back into the Hypervisor but must not destroy it. The process
+// must ignore SIGPIPE: libvirt's client writes to the socket of a libvirtd that has just died.
 #pragma once
 
 #include <memory>

@@ -1,10 +1,10 @@
 """What a person does to a protected VM: moves it by hand, starts it the wrong way, stops it, takes
 the protection back."""
 
-import filecmp
 import hashlib
 
 from lab import vms
+from lab.disk import same_content
 from lab.domain import SMALL_DISK_BYTES, disk_path
 from lab.procs import boottime_ns, wait_until
 
@@ -69,9 +69,7 @@ def test_unprotect_gives_back_identical_data(scene):
     scene.off(scene.a)
     acked = scene.last_acked()
     before = digest(scene.image(scene.a))
-    assert filecmp.cmp(
-        scene.image(scene.a), scene.image(scene.b), shallow=False
-    ), "the replicas differ"
+    assert same_content(scene.image(scene.a), scene.image(scene.b)), "the replicas differ"
     scene.havm(scene.a, "unprotect", scene.VM)
     assert digest(scene.image(scene.a)) == before
     xml = scene.a.virsh("dumpxml", "--inactive", scene.VM).stdout
@@ -109,7 +107,7 @@ def test_both_replicas_are_equal_after_a_shutdown(scene):
     scene.off(scene.a)
     wait_until(
         "both replicas to be equal",
-        lambda: filecmp.cmp(scene.image(scene.a), scene.image(scene.b), shallow=False),
+        lambda: same_content(scene.image(scene.a), scene.image(scene.b)),
         20,
         1,
     )

@@ -316,6 +316,33 @@ def test_havmd_refuses_malformed_json(shared_scene):
     daemon_refuses(shared_scene, '{"version": 1', ["cluster.json"])
 
 
+def test_havmd_without_certificates(make_lab):
+    scene = Scene(make_lab().up())
+    says = ["/etc/havm/tls/ca.pem", "havm cluster-init", "havm node-join"]
+    daemon_refuses(scene, scene.product.configuration(), says)
+    # plain TCP is a choice that must be spelled out, and is told
+    plain = {**scene.product.configuration(), "security": {"transport": "plain"}}
+    path = write(scene, "plain.json", json.dumps(plain))
+    daemon = scene.a.spawn([str(scene.product.bin / "havmd"), "--config", path], "plain")
+    try:
+        log = scene.a.dir / "log" / "plain.log"
+        wait_until("havmd to warn", lambda: "for measurements only" in log.read_text(), 10)
+        assert daemon.poll() is None, log.read_text()
+    finally:
+        daemon.send_signal(signal.SIGKILL)
+        daemon.wait()
+
+
+def test_havmd_with_the_certificate_of_the_other_node(make_lab):
+    scene = Scene(make_lab().up())
+    scene.product.join_nodes()
+    for name in ("node.pem", "node.key"):
+        stolen = scene.b.path(f"/etc/havm/tls/{name}").read_bytes()
+        scene.a.path(f"/etc/havm/tls/{name}").write_bytes(stolen)
+    says = ["that of node b", "this is node a"]
+    daemon_refuses(scene, scene.product.configuration(), says)
+
+
 def test_havmd_whose_port_is_in_use(make_lab):
     scene = Scene(make_lab().up())
     listener = scene.a.spawn(
@@ -329,6 +356,7 @@ def test_havmd_whose_port_is_in_use(make_lab):
     )
     try:
         wait_until("the listener", lambda: ":7602" in scene.a.exec(["ss", "-ltn"]).stdout, 10)
+        scene.product.join_nodes()
         daemon_refuses(scene, scene.product.configuration(), ["7602"])
     finally:
         listener.send_signal(signal.SIGKILL)

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from lab.procs import boottime_ns
 from scene import LONGER_THAN_LEASE_S
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -43,6 +44,24 @@ def test_the_demo_passes():
 def test_the_demo_fails_on_an_engine_that_acknowledges_before_the_partner_has_it():
     status, result = play_demo("--replace", "havm-repl=havm-repl-broken-ack")
     assert status == 1 and result["verdict"] == "fail" and result["acked_lost"] > 0, result
+
+
+@pytest.mark.parametrize("build", ["honest", "broken"])
+def test_the_verdict_sees_an_engine_that_answers_a_flush_without_flushing(make_scene, build):
+    """The one fault that flushes are there for: both hosts lose their power, so that only what is
+    on the media counts."""
+    replaced = {"havm-repl": "havm-repl-broken-flush"} if build == "broken" else None
+    scene = make_scene(replaced=replaced).protect_and_run()
+    cut_ns = scene.lab.power_cut(scene.a)
+    scene.lab.power_cut(scene.b)
+    for host in (scene.a, scene.b):
+        scene.product.boot(host)
+    scene.stamps(10, since_ns=boottime_ns())
+    verdict = scene.verdict(cut_ns=cut_ns)
+    if build == "honest":
+        assert verdict["verdict"] == "pass", verdict
+    else:
+        assert verdict["verdict"] == "fail" and verdict["acked_lost"] > 0, verdict
 
 
 def isolate_the_owner_while_its_guard_sleeps(scene) -> int:

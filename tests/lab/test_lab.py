@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from lab import procs, vms
+from lab.disk import ON_DISK
 from lab.domain import SMALL_DISK_BYTES
 from lab.lab import Lab
 from lab.network import ADDRESSES
@@ -97,6 +98,27 @@ def test_power_cut_kills_everything_and_a_boot_is_a_new_one(make_lab):
     vms.wait_stamps(lab, "web1", 5, since_ns=cut_ns + 1_000_000_000)
     verdict = judge(lab.history(), "web1")
     assert verdict["verdict"] == "pass" and verdict["boots"] == 2, verdict
+
+
+@pytest.mark.parametrize("honest", [False, True], ids=["lossy", "honest"])
+def test_a_power_cut_loses_what_was_not_flushed(make_lab, honest):
+    lab = make_lab().up(honest_disk=honest)
+    flushed = {target: f"{target}/flushed" for target in ON_DISK.values()}
+    volatile = {target: f"{target}/volatile" for target in ON_DISK.values()}
+    fill = "tr '\\0' x </dev/zero | dd bs=4k count=256 iflag=fullblock status=none"
+    for target in ON_DISK.values():
+        lab.a.exec(["bash", "-c", f"{fill} conv=fsync of={flushed[target]}"])
+        lab.a.exec(["bash", "-c", f"{fill} of={volatile[target]}"])
+    whole = b"x" * (256 * 4096)
+    everything = [*flushed.values(), *volatile.values()]
+    assert all(lab.a.path(file).read_bytes() == whole for file in everything)
+    lab.power_cut(lab.a)
+    for when in ("off", "booted again"):
+        assert all(lab.a.path(file).read_bytes() == whole for file in flushed.values()), when
+        kept = [lab.a.path(file).read_bytes() == whole for file in volatile.values()]
+        assert kept == [honest, honest], when
+        if when == "off":
+            lab.boot(lab.a)
 
 
 def test_the_same_vm_on_both_hosts_is_seen_by_the_verdict(make_lab):

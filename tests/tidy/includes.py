@@ -3,7 +3,7 @@
 #include lines.
 
   agent → {vmrepl, hypervisor} → vmrepl/base; vmrepl and hypervisor never see each other nor agent.
-  agent/cli sees agent/control, agent/policy and vmrepl/base only.
+  agent/cli sees agent/control, agent/pki, agent/policy and vmrepl/base only.
   Pure files (`*_core*`, agent/failover, and what is linked into the core libraries) reach nothing
   that has a clock, does I/O, logs or runs threads, neither themselves nor through another header.
 """
@@ -20,7 +20,9 @@ ALLOWED = [
     ("vmrepl/base", []),
     ("vmrepl", ["vmrepl"]),
     ("hypervisor", ["hypervisor", "vmrepl/base"]),
-    ("agent/cli", ["agent/control", "agent/policy", "vmrepl/base"]),
+    ("agent/cli", ["agent/control", "agent/pki", "agent/policy", "vmrepl/base"]),
+    # the rule how a certificate names its node is the engine's, who checks it
+    ("agent/pki", ["vmrepl/base", "vmrepl/transport/node_identity.hpp"]),
     ("agent/policy", ["vmrepl/base"]),
     ("agent/control", ["vmrepl/base"]),
     ("agent/guard", ["vmrepl/base"]),

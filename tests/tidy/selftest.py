@@ -65,6 +65,8 @@ def symbols(folder: pathlib.Path) -> list[str]:
     for what in ("a clock", "chance", "a stream", "a file", "the network", "a thread"):
         if f"uses {what}" not in impure.stdout:
             wrong.append(f"symbols: did not see {what} in the impure library")
+    if "has the switch" not in impure.stdout:
+        wrong.append("symbols: did not see the switch of a test build")
     pure = run("symbols", HERE, library(folder, "pure_core"))
     if pure.returncode != 0:
         wrong.append(f"symbols: a pure library is rejected: {pure.stdout}{pure.stderr}")

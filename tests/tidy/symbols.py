@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 """The job of symbols is: see in the compiled core libraries that they are pure, whatever the
-#includes say. No clock, no randomness, no system call for I/O, no thread, no Asio, no log.
+#includes say. No clock, no randomness, no system call for I/O, no thread, no Asio, no log. Nor the
+switch by which a test build breaks a rule (vmrepl/base/rules.hpp).
 
   symbols.py ROOT                   the libraries of the most complete build below ROOT/build
   symbols.py ROOT LIBRARY…          these files; one that is missing is a finding
@@ -43,6 +44,14 @@ FORBIDDEN = [
 ]  # fmt: skip
 
 
+SWITCH = re.compile(r"\bhavm::broken_rule$")
+
+
+def has_switch(library: pathlib.Path) -> bool:
+    run = subprocess.run(["nm", "-C", library], capture_output=True, text=True, check=False)
+    return any(SWITCH.search(line) for line in run.stdout.splitlines())
+
+
 def undefined_symbols(library: pathlib.Path) -> list[tuple[str, str]]:
     """(object file, symbol) of everything that the library takes from elsewhere."""
     run = subprocess.run(["nm", "-uC", library], capture_output=True, text=True, check=False)
@@ -71,6 +80,9 @@ def libraries_of_newest_build(root: pathlib.Path) -> list[pathlib.Path]:
 
 def check(library: pathlib.Path) -> int:
     bad = 0
+    if has_switch(library):
+        bad += 1
+        print(f"{library}: has the switch of a test build: it must not be built with HAVM_MUTATIONS")
     for member, symbol in undefined_symbols(library):
         for pattern, what in FORBIDDEN:
             if pattern.search(symbol):

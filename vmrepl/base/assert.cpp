@@ -5,10 +5,8 @@
 
 namespace havm {
 
-void assertion_failed(const char* condition, const char* message,
-                      const std::source_location& place) {
-  std::fprintf(stderr, "havm: assertion failed: %s: %s (%s:%u)\n", message, condition,
-               place.file_name(), place.line());
+void assertion_failed(const char* condition, const char* message, const char* file, int line) {
+  std::fprintf(stderr, "havm: assertion failed: %s: %s (%s:%d)\n", message, condition, file, line);
   std::abort();
 }
 

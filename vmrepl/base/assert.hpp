@@ -3,18 +3,16 @@
 // broken invariant. Expected failures are not bugs: they are a Result (see result.hpp).
 #pragma once
 
-#include <source_location>
-
 namespace havm {
 
 // Prints condition, message and place on stderr, then aborts. Never returns.
-[[noreturn]] void assertion_failed(const char* condition, const char* message,
-                                   const std::source_location& place);
+[[noreturn]] void assertion_failed(const char* condition, const char* message, const char* file,
+                                   int line);
 
 }  // namespace havm
 
-#define HAVM_ASSERT(condition, message)                                               \
-  do {                                                                                \
-    if (!(condition)) [[unlikely]]                                                    \
-      ::havm::assertion_failed(#condition, message, std::source_location::current()); \
+#define HAVM_ASSERT(condition, message)                                  \
+  do {                                                                   \
+    if (!(condition)) [[unlikely]]                                       \
+      ::havm::assertion_failed(#condition, message, __FILE__, __LINE__); \
   } while (false)

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "vmrepl/base/assert.hpp"
+#include "vmrepl/base/rules.hpp"
 
 namespace havm {
 namespace {
@@ -181,6 +182,10 @@ void ActivityLogCore::release(std::uint16_t disk, std::uint64_t offset, std::uin
     if (--s.pins > 0) continue;
     --pinned_;
     add_unflushed(slot);
+    if (holds(Rule::eviction_after_flush)) continue;
+    remove_unflushed(slot);
+    s.clean = true;
+    clean_.emplace(s.released, slot);
   }
 }
 

@@ -69,7 +69,8 @@ bool DirtyBitmap::any_in(std::uint64_t offset, std::uint64_t length) const {
   HAVM_ASSERT(offset <= disk_size_bytes_ && length <= disk_size_bytes_ - offset,
               "a range asked for must lie on the disk");
   if (length == 0) return false;
-  return first_at_or_after(offset / grain_bytes, true) <= (offset + length - 1) / grain_bytes;
+  const std::uint64_t last = (offset + length - 1) / grain_bytes + 1;
+  return find(offset / grain_bytes, last, true) < last;
 }
 
 std::uint64_t DirtyBitmap::set_bytes() const {
@@ -82,24 +83,23 @@ bool DirtyBitmap::test(std::uint64_t grain) const {
   return ((words_[grain / word_bits] >> (grain % word_bits)) & 1) != 0;
 }
 
-// grains_ when there is none.
-std::uint64_t DirtyBitmap::first_at_or_after(std::uint64_t grain, bool value) const {
-  for (std::uint64_t w = grain / word_bits; w < words_.size(); ++w) {
-    const std::uint64_t bits = (value ? words_[w] : ~words_[w]) & mask_of(w, grain, grains_);
+// Looks no further than `last`: what a resync asks for at each step must not cost the whole disk.
+std::uint64_t DirtyBitmap::find(std::uint64_t first, std::uint64_t last, bool value) const {
+  for (std::uint64_t w = first / word_bits; w * word_bits < last; ++w) {
+    const std::uint64_t bits = (value ? words_[w] : ~words_[w]) & mask_of(w, first, last);
     if (bits != 0) return w * word_bits + static_cast<std::uint64_t>(std::countr_zero(bits));
   }
-  return grains_;
+  return last;
 }
 
 std::optional<ByteRange> DirtyBitmap::next_set(std::uint64_t cursor,
                                                std::uint64_t length_max) const {
   // The end of the last, short grain is not a place inside it: a walk must end there.
   if (cursor >= disk_size_bytes_) return std::nullopt;
-  const std::uint64_t first = first_at_or_after(cursor / grain_bytes, true);
+  const std::uint64_t first = find(cursor / grain_bytes, grains_, true);
   if (first >= grains_) return std::nullopt;
   const std::uint64_t most = std::max<std::uint64_t>(length_max / grain_bytes, 1);
-  const std::uint64_t last =
-      std::min(first_at_or_after(first, false), most > grains_ - first ? grains_ : first + most);
+  const std::uint64_t last = find(first, most > grains_ - first ? grains_ : first + most, false);
   const std::uint64_t offset = first * grain_bytes;
   return ByteRange{offset, std::min(last * grain_bytes, disk_size_bytes_) - offset};
 }

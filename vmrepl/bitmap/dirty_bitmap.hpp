@@ -63,7 +63,8 @@ class DirtyBitmap {
 
  private:
   [[nodiscard]] bool test(std::uint64_t grain) const;
-  [[nodiscard]] std::uint64_t first_at_or_after(std::uint64_t grain, bool value) const;
+  // The first grain of [first, last) with this value; `last` when there is none.
+  [[nodiscard]] std::uint64_t find(std::uint64_t first, std::uint64_t last, bool value) const;
   void fill(std::uint64_t first, std::uint64_t last, bool value);
 
   std::uint64_t disk_size_bytes_ = 0;

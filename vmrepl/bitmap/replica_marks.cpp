@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "vmrepl/base/assert.hpp"
+#include "vmrepl/base/rules.hpp"
 
 namespace havm {
 namespace {
@@ -25,7 +26,7 @@ ReplicaMarks::ReplicaMarks(std::vector<DirtyBitmap> bitmaps, const LogTable& log
       waiting_(bitmaps_.size()),
       saving_(bitmaps_.size()) {
   for (const auto& extent : log)
-    if (extent)
+    if (extent && holds(Rule::log_extents_are_dirty))
       set(extent->disk, extent->index * ActivityLogCore::extent_bytes,
           ActivityLogCore::extent_bytes);
 }
@@ -91,7 +92,7 @@ std::optional<LogTransaction> ReplicaMarks::start_transaction() {
 }
 
 void ReplicaMarks::flushed(std::uint16_t disk, std::uint64_t mark) {
-  if (is_saved())
+  if (is_saved() || !holds(Rule::eviction_after_save))
     log_.flush_done(disk, mark);
   else
     waiting_[disk] = mark;

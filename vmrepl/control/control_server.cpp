@@ -11,6 +11,7 @@
 #include <boost/asio/read_until.hpp>
 #include <boost/asio/write.hpp>
 
+#include "vmrepl/control/control_lines.hpp"
 #include "vmrepl/nbd/unix_listener.hpp"
 
 namespace havm {
@@ -19,21 +20,6 @@ namespace {
 using Json = nlohmann::json;
 using Socket = boost::asio::local::stream_protocol::socket;
 using ErrorCode = boost::system::error_code;
-
-std::string to_line(const Json& value) {
-  return value.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
-}
-
-Json reply_json(const Json& id, const Result<Json>& outcome) {
-  Json reply;
-  reply["id"] = id;
-  reply["ok"] = outcome.has_value();
-  if (outcome)
-    reply["result"] = outcome.value().is_null() ? Json::object() : outcome.value();
-  else
-    reply["error"] = outcome.error().message;
-  return reply;
-}
 
 }  // namespace
 
@@ -57,11 +43,9 @@ struct ControlServer::State : std::enable_shared_from_this<ControlServer::State>
     bool closing = false;  // after what is queued
     bool closed = false;
   };
-  struct Command {
+  struct Waiting {
     std::shared_ptr<Client> client;
-    Json id;
-    std::string cmd;
-    Json request;
+    ControlCommand command;
   };
 
   State(boost::asio::any_io_executor e, std::string p, Execute x, Status s)
@@ -82,7 +66,7 @@ struct ControlServer::State : std::enable_shared_from_this<ControlServer::State>
   std::optional<UnixListener> listener;
   boost::asio::local::stream_protocol::acceptor acceptor;
   std::set<std::shared_ptr<Client>> clients;
-  std::deque<Command> waiting;
+  std::deque<Waiting> waiting;
   bool running = false;
   bool stopped = false;
 };
@@ -101,7 +85,7 @@ void ControlServer::State::Client::on_read(const ErrorCode& e, std::size_t bytes
   if (closed || closing) return;
   if (e == boost::asio::error::not_found) {
     closing = true;
-    send(to_line(reply_json(nullptr, Error("a line is longer than 1 MiB"))));
+    send(control_reply_line(nullptr, Error("a line is longer than 1 MiB")));
     return;
   }
   if (e) return close();
@@ -164,47 +148,39 @@ void ControlServer::State::accept() {
 }
 
 void ControlServer::State::on_line(const std::shared_ptr<Client>& client, const std::string& line) {
-  Json request = Json::parse(line, nullptr, false);
-  const auto refuse = [&](const Json& id, const std::string& why) {
-    client->send(to_line(reply_json(id, Error(why))));
+  auto parsed = parse_control_command(line);
+  const auto refuse = [&client](const Json& id, const std::string& why) {
+    client->send(control_reply_line(id, Error(why)));
   };
-  if (request.is_discarded() || !request.is_object())
-    return refuse(nullptr, "a line is not one JSON object");
-  const Json id = request.contains("id") ? request["id"] : Json();
-  if (!id.is_null() && !id.is_number_integer()) return refuse(nullptr, "'id' is not an integer");
-  const auto cmd = request.find("cmd");
-  if (cmd == request.end() || !cmd->is_string()) return refuse(id, "'cmd' is not a string");
-  if (waiting.size() >= waiting_commands_max) return refuse(id, "too many commands are waiting");
-  Command command;
-  command.client = client;
-  command.id = id;
-  command.cmd = cmd->get<std::string>();
-  request.erase("id");
-  request.erase("cmd");
-  command.request = std::move(request);
-  waiting.push_back(std::move(command));
+  if (const auto* refused = std::get_if<ControlRefusal>(&parsed))
+    return refuse(refused->id, refused->why);
+  auto& command = std::get<ControlCommand>(parsed);
+  if (waiting.size() >= waiting_commands_max)
+    return refuse(command.id, "too many commands are waiting");
+  waiting.push_back({client, std::move(command)});
   run_next();
 }
 
 void ControlServer::State::run_next() {
   if (running || waiting.empty()) return;
   running = true;
-  Command command = std::move(waiting.front());
+  const Waiting next = std::move(waiting.front());
   waiting.pop_front();
+  const ControlCommand& command = next.command;
   const std::weak_ptr<State> weak = weak_from_this();
-  auto reply = [weak, client = command.client, id = command.id](const Result<Json>& outcome) {
+  auto reply = [weak, client = next.client, id = command.id](const Result<Json>& outcome) {
     const auto self = weak.lock();
     if (!self) return;
-    client->send(to_line(reply_json(id, outcome)));
+    client->send(control_reply_line(id, outcome));
     self->running = false;
     boost::asio::post(self->executor, [self] { self->run_next(); });
   };
   if (command.cmd == "subscribe") {
-    command.client->subscribed = true;
+    next.client->subscribed = true;
     reply(Json::object());
     Json first = status();
     first["event"] = "status";
-    command.client->send(to_line(first));
+    next.client->send(control_line(first));
     return;
   }
   execute(command.cmd, command.request, std::move(reply));
@@ -234,7 +210,7 @@ Result<void> ControlServer::start() {
 }
 
 void ControlServer::broadcast(const Json& event) {
-  const std::string line = to_line(event);
+  const std::string line = control_line(event);
   for (const auto& client : state_->clients)
     if (client->subscribed && !client->closing) client->send(line);
 }

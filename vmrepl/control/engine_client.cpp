@@ -15,6 +15,8 @@
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/asio/write.hpp>
 
+#include "vmrepl/control/control_lines.hpp"
+
 namespace havm {
 namespace {
 
@@ -78,26 +80,17 @@ void EngineClient::State::read() {
 }
 
 void EngineClient::State::on_line(const std::string& line) {
-  const Json message = Json::parse(line, nullptr, false);
-  if (!message.is_object()) return end("the engine sent what is not a JSON object", true);
-  if (message.contains("event")) {
+  auto parsed = parse_engine_line(line);
+  if (!parsed) return end(parsed.error().message, true);
+  if (const auto* event = std::get_if<ControlEvent>(&parsed.value())) {
     const auto handler = on_event;
-    if (handler) handler(message);
+    if (handler) handler(event->event);
     return;
   }
-  const auto id = message.find("id");
-  const auto ok = message.find("ok");
-  if (id == message.end() || !id->is_number_unsigned() || ok == message.end() || !ok->is_boolean())
-    return end("the engine sent a reply that belongs to no command", true);
-  const auto call = calls.find(id->get<std::uint64_t>());
+  auto& reply = std::get<ControlReply>(parsed.value());
+  const auto call = calls.find(reply.id);
   if (call == calls.end()) return;  // its caller has given up
-  const auto error = message.find("error");
-  if (ok->get<bool>())
-    call->second->outcome = Result<Json>(message.value("result", Json::object()));
-  else if (error != message.end() && error->is_string())
-    call->second->outcome = Result<Json>(Error(error->get<std::string>()));
-  else
-    call->second->outcome = Result<Json>(Error("the engine refused without a reason"));
+  call->second->outcome = std::move(reply.outcome);
   call->second->timer.cancel();
 }
 

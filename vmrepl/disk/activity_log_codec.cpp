@@ -77,8 +77,6 @@ std::string transaction(std::uint64_t number) {
 
 const char* to_text(LogBlockFault fault) {
   switch (fault) {
-    case LogBlockFault::empty:
-      return "was never written";
     case LogBlockFault::damaged:
       return "is torn or damaged";
     case LogBlockFault::other_format:
@@ -116,8 +114,6 @@ std::vector<std::byte> encode_log_block(const LogTransaction& t) {
 std::variant<LogTransaction, LogBlockFault> decode_log_block(std::span<const std::byte> block) {
   if (block.size() < metadata_block_bytes) return LogBlockFault::damaged;
   block = block.first(metadata_block_bytes);
-  if (std::ranges::all_of(block, [](std::byte b) { return b == std::byte{0}; }))
-    return LogBlockFault::empty;
   if (load_be<std::uint64_t>(block.data()) != log_block_magic) return LogBlockFault::damaged;
   if (load_be<std::uint32_t>(block.data() + crc_at) != crc_of(block)) return LogBlockFault::damaged;
   if (load_be<std::uint32_t>(block.data() + version_at) != metadata_version)
@@ -147,14 +143,29 @@ MetadataHeader make_log_header(const MetadataIdentity& identity, std::uint32_t s
   return header;
 }
 
+std::vector<std::byte> make_empty_ring(std::uint32_t slots, std::uint64_t first_transaction) {
+  HAVM_ASSERT(first_transaction >= log_first_transaction, "numbers before it must exist");
+  std::vector<std::byte> ring(ring_blocks * metadata_block_bytes);
+  for (std::uint64_t n = first_transaction - ring_blocks; n < first_transaction; ++n) {
+    LogTransaction t;
+    t.number = n;
+    t.context_first = ActivityLogCore::context_first(n, slots);
+    t.context.resize(std::min(ActivityLogCore::context_slots(slots), slots - t.context_first));
+    const auto at = static_cast<std::ptrdiff_t>(n % ring_blocks * metadata_block_bytes);
+    std::ranges::copy(encode_log_block(t), ring.begin() + at);
+  }
+  return ring;
+}
+
 RebuiltLog rebuild_log(const MetadataHeader& header, std::span<const std::byte> ring) {
   RebuiltLog log;
   log.newest = header.first == 0 ? 0 : header.first - 1;
   const auto damaged = [&log](std::string why) {
     if (log.damage.empty()) log.damage = std::move(why);
   };
-  if (header.units == 0 || header.units > ActivityLogCore::slots_max || header.first == 0 ||
-      header.blocks != ring_blocks || ring.size() != ring_blocks * metadata_block_bytes) {
+  if (header.units == 0 || header.units > ActivityLogCore::slots_max ||
+      header.first < log_first_transaction || header.blocks != ring_blocks ||
+      ring.size() != ring_blocks * metadata_block_bytes) {
     damaged("its header names impossible sizes");
     return log;
   }
@@ -186,10 +197,10 @@ RebuiltLog rebuild_log(const MetadataHeader& header, std::span<const std::byte> 
   }
 
   // The places that hold none of these: the next one may be torn; in a young log the others hold
-  // nothing, or what does not count any more.
+  // what does not count any more.
   for (std::uint64_t n = log.newest + 1; n < oldest + ring_blocks; ++n) {
     const auto* fault = std::get_if<LogBlockFault>(&blocks[n % ring_blocks]);
-    if (fault == nullptr || *fault == LogBlockFault::empty) continue;
+    if (fault == nullptr) continue;
     if (n == log.newest + 1 && *fault == LogBlockFault::damaged)
       log.newest_torn = true;
     else

@@ -29,8 +29,7 @@ constexpr std::size_t log_file_bytes =
     metadata_header_bytes + ActivityLogCore::ring_blocks * metadata_block_bytes;
 
 enum class LogBlockFault : std::uint8_t {
-  empty,           // all zero: never written
-  damaged,         // torn or damaged
+  damaged,         // torn, lost or damaged
   other_format,    // intact, but of another version of havm
   wrong_contents,  // intact, but not a transaction (a bug, or made by hand)
 };
@@ -45,8 +44,14 @@ constexpr std::uint64_t log_block_offset(std::uint64_t number) {
   return metadata_header_bytes + number % ActivityLogCore::ring_blocks * metadata_block_bytes;
 }
 
+// A new log counts from here: the places of its ring hold transactions before it that say nothing,
+// so that a block which reads as zeroes was lost, and a file cut short is not an empty log.
+constexpr std::uint64_t log_first_transaction = ActivityLogCore::ring_blocks;
+
 MetadataHeader make_log_header(const MetadataIdentity& identity, std::uint32_t slots,
                                std::uint64_t first_transaction);
+// The blocks of an empty log that counts from `first_transaction` ≥ log_first_transaction.
+std::vector<std::byte> make_empty_ring(std::uint32_t slots, std::uint64_t first_transaction);
 
 struct RebuiltLog {
   LogTable table;

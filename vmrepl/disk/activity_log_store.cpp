@@ -1,5 +1,6 @@
 #include "vmrepl/disk/activity_log_store.hpp"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <utility>
@@ -15,7 +16,6 @@ namespace havm {
 namespace {
 
 const char* const what = "activity log";
-constexpr std::size_t ring_bytes = log_file_bytes - metadata_header_bytes;
 
 LogContents contents_of(std::span<const std::byte> bytes, const MetadataIdentity& identity,
                         std::uint32_t slots) {
@@ -41,6 +41,7 @@ LogContents contents_of(std::span<const std::byte> bytes, const MetadataIdentity
     contents.newest_torn = false;
   }
   contents.table.resize(slots);
+  contents.next_transaction = std::max(contents.next_transaction, log_first_transaction);
   return contents;
 }
 
@@ -69,11 +70,13 @@ struct ActivityLogStore::State : std::enable_shared_from_this<State> {
 Result<void> ActivityLogStore::create(const std::string& path, const MetadataIdentity& identity,
                                       std::uint32_t slots) {
   HAVM_ASSERT(slots > 0 && slots <= ActivityLogCore::slots_max, "a log has 1 to slots_max slots");
-  BOOST_OUTCOME_TRY(const auto header, encode_metadata_header(make_log_header(identity, slots, 1)));
+  BOOST_OUTCOME_TRY(const auto header, encode_metadata_header(make_log_header(
+                                           identity, slots, log_first_transaction)));
   BOOST_OUTCOME_TRY(const MetadataFile file, MetadataFile::create_nameless(what, path));
   BOOST_OUTCOME_TRY(file.write(0, header));
-  // Written, not left as a hole: a transaction must need no room and no change of the file's map.
-  BOOST_OUTCOME_TRY(file.write(metadata_header_bytes, std::vector<std::byte>(ring_bytes)));
+  // No hole: a transaction must need no room and no change of the file's map.
+  BOOST_OUTCOME_TRY(
+      file.write(metadata_header_bytes, make_empty_ring(slots, log_first_transaction)));
   return file.publish();
 }
 
@@ -152,12 +155,13 @@ Result<void> ActivityLogStore::State::write_header(std::uint64_t first_transacti
   return file.sync();
 }
 
-// From damage to an empty log: the header says damage until every block is gone, so that no part of
-// the way can be taken for a log that holds less.
+// From damage to an empty log: the header says damage until every block is an empty log's, so that
+// no part of the way can be taken for a log that holds less.
 Result<void> ActivityLogStore::State::start_afresh() const {
   BOOST_OUTCOME_TRY(file.write(0, std::vector<std::byte>(metadata_header_bytes)));
   BOOST_OUTCOME_TRY(file.sync());
-  BOOST_OUTCOME_TRY(file.write(metadata_header_bytes, std::vector<std::byte>(ring_bytes)));
+  const auto slots = static_cast<std::uint32_t>(contents.table.size());
+  BOOST_OUTCOME_TRY(file.write(metadata_header_bytes, make_empty_ring(slots, next_number)));
   BOOST_OUTCOME_TRY(file.sync());
   return write_header(next_number);
 }

@@ -28,7 +28,7 @@ namespace havm {
 // What is on disk, in the form that ActivityLogCore starts from.
 struct LogContents {
   LogTable table;  // all free when damaged
-  std::uint64_t next_transaction = 1;
+  std::uint64_t next_transaction = log_first_transaction;
   std::string damage;  // why nothing can be said, for people; empty when intact
   // The last write did not reach the medium whole: normal after a crash; after a clean end it means
   // that the medium has lost data.

@@ -23,6 +23,15 @@ namespace {
 using Kind = UringOperation::Kind;
 using Done = ReplicaDisk::Done;
 
+#ifdef HAVM_BREAK_FLUSH
+// DELIBERATELY BROKEN: a flush and a write with FUA are answered without flushing anything.
+// Compiled only into the program havm-repl-broken-flush, which is never installed: it shows that
+// our checkers notice.
+constexpr bool flush_reaches_the_medium = false;
+#else
+constexpr bool flush_reaches_the_medium = true;
+#endif
+
 constexpr std::uint64_t zero_chunk_bytes = std::uint64_t{1} << 20;
 constexpr std::uint64_t transfer_bytes_max = std::uint64_t{1} << 30;
 
@@ -170,7 +179,8 @@ void FileDisk::Image::write_zeroes(std::uint64_t offset, std::uint64_t length, D
 }
 
 void FileDisk::Image::flush(Done done) {
-  if (flush_error != 0) return finish_later(std::move(done), flush_error);
+  if (flush_error != 0 || !flush_reaches_the_medium)
+    return finish_later(std::move(done), flush_error);
   UringOperation op;
   op.kind = Kind::data_sync;
   op.fd = fd.get();
@@ -328,7 +338,7 @@ void FileDisk::write(std::uint64_t offset, std::span<const std::byte> from, bool
   image_->check_range(offset, from.size());
   if (from.empty()) return image_->finish_later(std::move(done), 0);
   auto transfer = std::make_shared<Transfer>();
-  transfer->kind = fua ? Kind::write_dsync : Kind::write;
+  transfer->kind = fua && flush_reaches_the_medium ? Kind::write_dsync : Kind::write;
   transfer->offset = offset;
   transfer->left = from.size();
   transfer->data = const_cast<std::byte*>(from.data());  // only read from, see UringOperation::data

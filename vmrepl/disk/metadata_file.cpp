@@ -3,14 +3,13 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <filesystem>
 #include <utility>
 
 #include <fcntl.h>
 #include <sys/stat.h>
 
 #include "vmrepl/base/buffer.hpp"
-#include "vmrepl/base/files.hpp"
+#include "vmrepl/disk/unnamed_file.hpp"
 
 namespace havm {
 namespace {
@@ -18,40 +17,22 @@ namespace {
 // What one system call moves, through aligned memory.
 constexpr std::size_t piece_bytes_max = std::size_t{1} << 20;
 
-UniqueFd open_direct(const std::string& path, int flags) {
-  const int fd = ::open(path.c_str(), flags | O_CLOEXEC | O_DIRECT, 0600);
-  if (fd >= 0 || errno != EINVAL) return UniqueFd(fd);
-  return UniqueFd(::open(path.c_str(), flags | O_CLOEXEC, 0600));
-}
-
-std::string parent_of(const std::string& path) {
-  const std::filesystem::path parent = std::filesystem::path(path).parent_path();
-  return parent.empty() ? "." : parent.string();
-}
-
 }  // namespace
 
 MetadataFile::MetadataFile(std::string what, std::string path, UniqueFd fd)
     : what_(std::move(what)), path_(std::move(path)), fd_(std::move(fd)) {}
 
 Result<MetadataFile> MetadataFile::create_nameless(std::string what, std::string path) {
-  const std::string directory = parent_of(path);
-  UniqueFd fd = open_direct(directory, O_RDWR | O_TMPFILE);
-  if (!fd.valid())
-    return errno_error("cannot create a file for the " + what + " in " + directory, errno);
+  BOOST_OUTCOME_TRY(UniqueFd fd, create_unnamed(path));
   MetadataFile file(std::move(what), std::move(path), std::move(fd));
   BOOST_OUTCOME_TRY(file.lock());
   return file;
 }
 
 Result<void> MetadataFile::publish() const {
-  if (::fsync(fd()) != 0) return errno_error("cannot sync " + name(), errno);
-  const std::string nameless = "/proc/self/fd/" + std::to_string(fd());
-  if (::linkat(AT_FDCWD, nameless.c_str(), AT_FDCWD, path_.c_str(), AT_SYMLINK_FOLLOW) != 0) {
-    if (errno == EEXIST) return Error(name() + " exists already", EEXIST);
-    return errno_error("cannot create " + name(), errno);
-  }
-  return sync_directory_of(path_);
+  const auto named = give_name(fd(), path_);
+  if (!named) return Error(name() + ": " + named.error().message, named.error().code);
+  return success();
 }
 
 Result<MetadataFile> MetadataFile::open(std::string what, std::string path) {

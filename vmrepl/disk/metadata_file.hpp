@@ -2,8 +2,8 @@
 // activity log, dirty bitmap), opened, locked, created and accessed the one way that is safe.
 //
 // Guarantees
-//  1. A file is made whole or not at all: it is filled without a name, synced, linked (never over
-//     another file), and the directory synced. Mode 0600, O_CLOEXEC.
+//  1. A file is made whole or not at all, and never over another one (unnamed_file.hpp). Mode 0600,
+//     O_CLOEXEC.
 //  2. One writer: an exclusive open-file-description lock on the whole file, which ends with the
 //     descriptor, however that happens.
 //  3. O_DIRECT where the filesystem has it: after a failed sync the page cache may show what the

@@ -1,7 +1,10 @@
 #include "vmrepl/disk/record_codec.hpp"
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
+#include <optional>
+#include <utility>
 
 #include <nlohmann/json.hpp>
 
@@ -41,8 +44,8 @@ void read_generations(JsonFields& fields, Record& record) {
   record.generation_history = fields.ids("generation_history", generation_history_max);
   record.base_generation = fields.id("base_generation");
   record.generation_shared = fields.flag("generation_shared");
-  record.was_owner = fields.flag("was_owner");
-  record.may_lack = fields.flag("may_lack");
+  record.owner_epoch = Epoch(fields.number("owner_epoch"));
+  record.lack_epoch = Epoch(fields.number("lack_epoch"));
   record.damaged = fields.flag("damaged");
 }
 
@@ -56,7 +59,7 @@ void read_generations_1(JsonFields& fields, Record& record) {
     else
       record.generation_history.push_back(entry.get<std::uint64_t>());
   }
-  record.was_owner = true;
+  record.owner_epoch = record.epoch;
 }
 
 Result<void> check_invariants(const Record& record) {
@@ -110,8 +113,8 @@ std::string record_to_json(const Record& record) {
                     {"generation_history", id_texts(record.generation_history)},
                     {"base_generation", id_text(record.base_generation)},
                     {"generation_shared", record.generation_shared},
-                    {"was_owner", record.was_owner},
-                    {"may_lack", record.may_lack},
+                    {"owner_epoch", record.owner_epoch.value},
+                    {"lack_epoch", record.lack_epoch.value},
                     {"damaged", record.damaged},
                     {"boot_id", record.boot_id},
                     {"clean", record.clean},
@@ -187,6 +190,32 @@ std::variant<DecodedSlot, SlotFault> decode_slot(std::span<const std::byte> slot
       record_from_json({reinterpret_cast<const char*>(payload.data()), payload.size()});
   if (!record) return SlotFault::wrong_contents;
   return DecodedSlot{load_be<std::uint64_t>(slot.data() + sequence_at), std::move(record).value()};
+}
+
+Result<ChosenSlot> choose_slot(std::span<const std::byte> file) {
+  std::optional<ChosenSlot> best;
+  std::string faults;
+  bool damaged = false;
+  for (unsigned i = 0; i < record_slots; ++i) {
+    auto decoded = decode_slot(file.subspan(i * record_slot_bytes, record_slot_bytes));
+    if (const auto* fault = std::get_if<SlotFault>(&decoded)) {
+      faults += (faults.empty() ? "slot " : ", slot ") + std::to_string(i) + " " + to_text(*fault);
+      // An intact slot that cannot be understood may be the newest truth: never pass over it.
+      if (*fault == SlotFault::newer_format || *fault == SlotFault::wrong_contents)
+        return Error("cannot be used: " + faults, EINVAL);
+      damaged = true;
+      continue;
+    }
+    auto& slot = std::get<DecodedSlot>(decoded);
+    if (!best || slot.slot_sequence > best->decoded.slot_sequence)
+      best = ChosenSlot{std::move(slot), i, false};
+  }
+  if (!best)
+    return Error("cannot be used: " + faults +
+                     "; restore the file or make this replica anew from its partner",
+                 EILSEQ);
+  best->other_damaged = damaged;
+  return std::move(*best);
 }
 
 }  // namespace havm

@@ -47,4 +47,13 @@ Result<std::vector<std::byte>> encode_slot(const Record& record, std::uint64_t s
 
 std::variant<DecodedSlot, SlotFault> decode_slot(std::span<const std::byte> slot);
 
+// Which slot of a record file counts: the newest intact one.
+struct ChosenSlot {
+  DecodedSlot decoded;
+  unsigned slot = 0;
+  bool other_damaged = false;
+};
+// Of record_file_bytes. The Error, to follow "the record PATH ", says why there is none.
+Result<ChosenSlot> choose_slot(std::span<const std::byte> file);
+
 }  // namespace havm

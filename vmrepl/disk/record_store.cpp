@@ -1,7 +1,6 @@
 #include "vmrepl/disk/record_store.hpp"
 
 #include <cerrno>
-#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -20,36 +19,10 @@ Result<std::vector<std::byte>> read_slots(const MetadataFile& file) {
   return bytes;
 }
 
-struct Chosen {
-  DecodedSlot decoded;
-  unsigned slot = 0;
-  bool other_damaged = false;
-};
-
-Result<Chosen> choose_slot(std::span<const std::byte> bytes, const std::string& path) {
-  std::optional<Chosen> best;
-  std::string faults;
-  bool damaged = false;
-  for (unsigned i = 0; i < record_slots; ++i) {
-    auto decoded = decode_slot(bytes.subspan(i * record_slot_bytes, record_slot_bytes));
-    if (const auto* fault = std::get_if<SlotFault>(&decoded)) {
-      faults += (faults.empty() ? "slot " : ", slot ") + std::to_string(i) + " " + to_text(*fault);
-      // An intact slot that cannot be understood may be the newest truth: never pass over it.
-      if (*fault == SlotFault::newer_format || *fault == SlotFault::wrong_contents)
-        return Error("the record " + path + " cannot be used: " + faults, EINVAL);
-      damaged = true;
-      continue;
-    }
-    auto& slot = std::get<DecodedSlot>(decoded);
-    if (!best || slot.slot_sequence > best->decoded.slot_sequence)
-      best = Chosen{std::move(slot), i, false};
-  }
-  if (!best)
-    return Error("the record " + path + " cannot be used: " + faults +
-                     "; restore the file or make this replica anew from its partner",
-                 EILSEQ);
-  best->other_damaged = damaged;
-  return std::move(*best);
+Result<ChosenSlot> choose(std::span<const std::byte> bytes, const MetadataFile& file) {
+  auto chosen = choose_slot(bytes);
+  if (!chosen) return Error(file.name() + " " + chosen.error().message, chosen.error().code);
+  return chosen;
 }
 
 // Both slots hold the record from the start, so that damage to either is survived from the start.
@@ -81,7 +54,7 @@ Result<RecordStore> RecordStore::create(const std::string& path, const Record& f
 Result<RecordStore> RecordStore::load(const std::string& path) {
   BOOST_OUTCOME_TRY(MetadataFile file, MetadataFile::open("record", path));
   BOOST_OUTCOME_TRY(const auto bytes, read_slots(file));
-  BOOST_OUTCOME_TRY(auto chosen, choose_slot(bytes, path));
+  BOOST_OUTCOME_TRY(auto chosen, choose(bytes, file));
   // What was read may still be in the page cache only (an engine that died between write and sync):
   // it must not be acted upon before it is durable.
   BOOST_OUTCOME_TRY(file.sync());
@@ -114,7 +87,7 @@ Result<void> RecordStore::write(const Record& next) {
 Result<Record> read_record(const std::string& path) {
   BOOST_OUTCOME_TRY(const MetadataFile file, MetadataFile::open_to_look("record", path));
   BOOST_OUTCOME_TRY(const auto bytes, read_slots(file));
-  BOOST_OUTCOME_TRY(auto chosen, choose_slot(bytes, path));
+  BOOST_OUTCOME_TRY(auto chosen, choose(bytes, file));
   return std::move(chosen.decoded.record);
 }
 

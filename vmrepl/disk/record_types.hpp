@@ -36,9 +36,9 @@ struct Record {
   std::vector<std::uint64_t> generation_history;  // newest first, at most generation_history_max
   std::uint64_t base_generation = 0;  // oldest one the dirty set is kept against; 0: generation
   bool generation_shared = true;      // the partner may be uptodate with this generation too
-  bool was_owner = false;             // since its last completed resync: has a dirty set of its own
-  bool may_lack = false;              // went on from unflushed losses that the partner may not have
-  bool damaged = false;               // its disk failed: nothing of it is taken on trust
+  Epoch owner_epoch;                  // newest it owned since its last completed resync; 0: none
+  Epoch lack_epoch;      // of an unclean end that may have lost unflushed writes; 0: none
+  bool damaged = false;  // its disk failed: nothing of it is taken on trust
 
   std::string boot_id;  // of the boot that last wrote this record
   bool clean = false;   // the engine ended in order after a flush; false while it runs

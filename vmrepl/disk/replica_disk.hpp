@@ -1,6 +1,6 @@
-// The job of ReplicaDisk: one local disk of one replica (a raw container file, later also a block
-// device or an NBD backend), read and written asynchronously. What is inside the container (raw or
-// qcow2) is not looked at.
+// The job of ReplicaDisk: one local disk of one replica (a container file, a block device or an NBD
+// export), read and written asynchronously. What is inside the container (raw or qcow2) is not
+// looked at.
 //
 // Guarantees
 //  1. `done` is called exactly once per call, never from inside the call itself, on the executor

@@ -13,10 +13,12 @@ ResyncCore::ResyncCore(std::vector<const DirtyBitmap*> dirty)
     total_bytes_ += b->set_bytes();
 }
 
-std::optional<ResyncCopy> ResyncCore::next() const {
+std::optional<ResyncCopy> ResyncCore::next() {
   for (std::size_t i = 0; i < dirty_.size(); ++i) {
     if (cursors_[i] >= dirty_[i]->disk_size_bytes()) continue;
     const auto range = dirty_[i]->next_set(cursors_[i], hole_bytes_max);
+    // What is clean is looked at once: a large disk with few dirty grains is asked often.
+    cursors_[i] = range ? range->offset : dirty_[i]->disk_size_bytes();
     if (!range) continue;
     ResyncCopy copy;
     copy.disk = static_cast<std::uint16_t>(i);
@@ -27,7 +29,7 @@ std::optional<ResyncCopy> ResyncCore::next() const {
   return std::nullopt;
 }
 
-std::optional<ResyncCopy> ResyncCore::peek() const {
+std::optional<ResyncCopy> ResyncCore::peek() {
   if (in_flight_ >= copies_max || in_flight_bytes_ >= in_flight_bytes_max) return std::nullopt;
   return next();
 }

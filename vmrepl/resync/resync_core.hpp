@@ -40,17 +40,17 @@ class ResyncCore {
 
   // The next range (of at most hole_bytes_max), or nothing when the window is full or all is handed
   // out. take() hands out its first `length` bytes; a data copy is at most data_bytes_max.
-  [[nodiscard]] std::optional<ResyncCopy> peek() const;
+  [[nodiscard]] std::optional<ResyncCopy> peek();
   ResyncCopy take(const ResyncCopy& peeked, std::uint64_t length, bool hole);
   void done(const ResyncCopy& copy);
 
-  [[nodiscard]] bool finished() const { return in_flight_ == 0 && !next(); }
+  [[nodiscard]] bool finished() { return in_flight_ == 0 && !next(); }
   [[nodiscard]] std::uint64_t total_bytes() const { return total_bytes_; }
   [[nodiscard]] std::uint64_t done_bytes() const { return done_bytes_; }
   [[nodiscard]] std::size_t in_flight() const { return in_flight_; }
 
  private:
-  [[nodiscard]] std::optional<ResyncCopy> next() const;
+  std::optional<ResyncCopy> next();
 
   std::vector<const DirtyBitmap*> dirty_;
   std::vector<std::uint64_t> cursors_;  // of each disk: the walk has passed what is before it

@@ -10,15 +10,11 @@
 
 #include "vmrepl/base/files.hpp"
 #include "vmrepl/base/spawn_supervised.hpp"
+#include "vmrepl/disk/open_disk.hpp"
+#include "vmrepl/transport/tls_context.hpp"
 
 namespace havm {
 namespace {
-
-FileDiskOptions options_for(const ConfigDisk& disk) {
-  FileDiskOptions options;
-  options.expected_size_bytes = disk.size_bytes;
-  return options;
-}
 
 Result<void> check_identity(const EngineConfig& config, const Record& record) {
   if (record.vm_id != config.vm_id || record.vm != config.vm || record.node != config.node)
@@ -38,7 +34,7 @@ Result<void> create_record(const EngineConfig& config, ReplicaState state) {
   boost::asio::io_context io;
   BOOST_OUTCOME_TRY(const auto ring, UringLoop::create(io.get_executor()));
   for (const ConfigDisk& disk : config.disks) {
-    BOOST_OUTCOME_TRY(FileDisk::open(ring, disk.path, options_for(disk)));
+    BOOST_OUTCOME_TRY(open_replica_disk(ring, disk.path, disk.size_bytes));
   }
   Record first;
   first.vm = config.vm;
@@ -73,6 +69,7 @@ Result<std::unique_ptr<Engine>> Engine::start(boost::asio::io_context& io, Engin
   spdlog::info("vm={} epoch={} engine {} started: replica {}, promised {}, in-sync {}, suspect {}",
                record.vm, record.epoch.value, HAVM_VERSION, to_text(record.state),
                record.promised_epoch.value, to_text(record.in_sync), engine->record_.suspect());
+  engine->tell_transport();
   return engine;
 }
 
@@ -96,10 +93,27 @@ Engine::Engine(boost::asio::io_context& io, EngineConfig config, RecordStore sto
 
 Engine::~Engine() = default;
 
+// Certificates that are no good cost the session, not the VM: the engine serves without a partner.
+void Engine::tell_transport() const {
+  if (!config_.tls) {
+    spdlog::warn(
+        "vm={} replication goes over plain TCP, unencrypted and open to anyone on the "
+        "links: for measurements only",
+        config_.vm);
+    return;
+  }
+  const auto usable = make_tls_context(*config_.tls, config_.node);
+  if (!usable)
+    spdlog::error(
+        "vm={} no replication is possible: {}; havm cluster-init and havm node-join make "
+        "certificates",
+        config_.vm, usable.error().message);
+}
+
 Result<void> Engine::open_disks() {
   BOOST_OUTCOME_TRY(ring_, UringLoop::create(io_.get_executor()));
   for (const ConfigDisk& disk : config_.disks) {
-    BOOST_OUTCOME_TRY(auto opened, FileDisk::open(ring_, disk.path, options_for(disk)));
+    BOOST_OUTCOME_TRY(auto opened, open_replica_disk(ring_, disk.path, disk.size_bytes));
     disks_.push_back(std::move(opened));
     disk_errors_.emplace_back();
   }
@@ -113,7 +127,7 @@ Result<void> Engine::open_marks() {
                                                 stop_at_once(what, std::strerror(error));
                                               }));
   // Left from before a resync that has ended (R6).
-  if (!record_.record().was_owner && marks_->marks().dirty_bytes() != 0) {
+  if (record_.record().owner_epoch == Epoch() && marks_->marks().dirty_bytes() != 0) {
     BOOST_OUTCOME_TRY(marks_->forget());
   }
   return success();

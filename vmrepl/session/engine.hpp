@@ -24,8 +24,9 @@
 #include <nlohmann/json.hpp>
 
 #include "vmrepl/control/control_server.hpp"
-#include "vmrepl/disk/file_disk.hpp"
 #include "vmrepl/disk/record_store.hpp"
+#include "vmrepl/disk/replica_disk.hpp"
+#include "vmrepl/disk/uring_loop.hpp"
 #include "vmrepl/nbd/nbd_server.hpp"
 #include "vmrepl/session/engine_config.hpp"
 #include "vmrepl/session/guard_client.hpp"
@@ -61,6 +62,7 @@ class Engine {
          std::function<void()> quit);
   Result<void> open_disks();
   Result<void> open_marks();
+  void tell_transport() const;
   void make_sessions();
   void make_nbd_servers();
 
@@ -119,7 +121,7 @@ class Engine {
   TimePoint started_;
   std::function<void()> quit_;
   std::shared_ptr<UringLoop> ring_;
-  std::vector<std::unique_ptr<FileDisk>> disks_;
+  std::vector<std::unique_ptr<ReplicaDisk>> disks_;
   std::vector<std::string> disk_errors_;  // of each disk; empty: none
   std::unique_ptr<MarksDriver> marks_;
   GuardClient guard_;

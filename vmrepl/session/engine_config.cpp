@@ -18,9 +18,12 @@ using Json = nlohmann::json;
 
 Result<void> only_keys(const Json& object, std::initializer_list<const char*> known,
                        const std::string& where) {
-  for (const auto& [key, value] : object.items())
-    if (std::none_of(known.begin(), known.end(), [&](const char* k) { return key == k; }))
-      return Error(where + ": unknown key '" + key + "'; remove it or correct its spelling");
+  for (const auto& member : object.items()) {
+    const auto is_it = [&member](const char* name) { return member.key() == name; };
+    if (std::none_of(known.begin(), known.end(), is_it))
+      return Error(where + ": unknown key '" + member.key() +
+                   "'; remove it or correct its spelling");
+  }
   return success();
 }
 
@@ -95,6 +98,21 @@ Result<void> parse_mode(const Json& value, EngineConfig& config) {
   return success();
 }
 
+Result<void> parse_tls(const Json& object, EngineConfig& config) {
+  const std::string where = "engine configuration, tls";
+  if (object.is_null()) return success();
+  if (!object.is_object()) return Error(where + ": is neither an object nor null");
+  BOOST_OUTCOME_TRY(only_keys(object, {"ca", "certificate", "key"}, where));
+  JsonFields fields(object, where);
+  TlsFiles files;
+  files.ca = fields.text_not_empty("ca");
+  files.certificate = fields.text_not_empty("certificate");
+  files.key = fields.text_not_empty("key");
+  BOOST_OUTCOME_TRY(fields.outcome());
+  config.tls = std::move(files);
+  return success();
+}
+
 Result<void> parse_disks(const Json& array, EngineConfig& config) {
   std::set<std::string> names;
   std::set<std::string> paths;
@@ -132,7 +150,7 @@ Result<EngineConfig> parse_engine_config(std::string_view json) {
   BOOST_OUTCOME_TRY(
       only_keys(object,
                 {"version", "vm", "vm_id", "node", "partner", "disks", "record", "control_socket",
-                 "guard_socket", "listen", "partner_addresses", "timing", "nbd_socket_mode"},
+                 "guard_socket", "listen", "partner_addresses", "timing", "nbd_socket_mode", "tls"},
                 where));
   JsonFields fields(object, where);
   EngineConfig config;
@@ -163,6 +181,9 @@ Result<EngineConfig> parse_engine_config(std::string_view json) {
   }
   if (object.contains("nbd_socket_mode")) {
     BOOST_OUTCOME_TRY(parse_mode(object["nbd_socket_mode"], config));
+  }
+  if (object.contains("tls")) {
+    BOOST_OUTCOME_TRY(parse_tls(object["tls"], config));
   }
   return config;
 }

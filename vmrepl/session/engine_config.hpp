@@ -5,6 +5,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -13,12 +14,13 @@
 
 #include "vmrepl/base/replica_types.hpp"
 #include "vmrepl/base/result.hpp"
+#include "vmrepl/transport/tls_files.hpp"
 
 namespace havm {
 
 struct ConfigDisk {
   std::string name;
-  std::string path;
+  std::string path;  // of a file or block device, or an NBD URI (open_disk.hpp)
   std::uint64_t size_bytes = 0;
   std::string nbd_socket;
 };
@@ -43,6 +45,7 @@ struct EngineConfig {
   std::string guard_socket;  // empty: no guard
   std::vector<ConfigEndpoint> listen;
   std::vector<ConfigEndpoint> partner_addresses;
+  std::optional<TlsFiles> tls;  // none: plain TCP
   std::chrono::milliseconds keepalive{250};
   std::chrono::milliseconds session_timeout{2000};
   std::chrono::milliseconds lease{6000};

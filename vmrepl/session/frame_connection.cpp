@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cerrno>
 #include <cstring>
 #include <sstream>
 #include <utility>
@@ -24,18 +23,20 @@ iovec io_part(const std::byte* data, std::size_t size) {
 
 }  // namespace
 
-FrameConnection::FrameConnection(Socket socket, std::chrono::milliseconds silence_max)
-    : socket_(std::move(socket)),
+FrameConnection::FrameConnection(std::unique_ptr<ByteStream> stream,
+                                 std::chrono::milliseconds silence_max)
+    : stream_(std::move(stream)),
       area_(receive_area_bytes),
       last_heard_(BootClock::now()),
-      linger_(socket_.get_executor()) {
+      linger_(stream_->socket().get_executor()) {
+  Socket& socket = stream_->socket();
   boost::system::error_code ignored;
-  socket_.non_blocking(true, ignored);
-  socket_.set_option(boost::asio::ip::tcp::no_delay(true), ignored);
+  socket.non_blocking(true, ignored);
+  socket.set_option(boost::asio::ip::tcp::no_delay(true), ignored);
   const auto timeout = static_cast<unsigned>(silence_max.count());
-  (void)::setsockopt(socket_.native_handle(), IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout,
+  (void)::setsockopt(socket.native_handle(), IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout,
                      sizeof timeout);
-  const auto remote = socket_.remote_endpoint(ignored);
+  const auto remote = socket.remote_endpoint(ignored);
   std::ostringstream text;
   text << remote;
   peer_ = text.str();
@@ -94,22 +95,22 @@ void FrameConnection::detach(std::uint64_t number) {
 void FrameConnection::schedule_send() {
   if (send_scheduled_ || wait_write_pending_) return;
   send_scheduled_ = true;
-  boost::asio::post(socket_.get_executor(), [self = shared_from_this()] {
+  boost::asio::post(stream_->socket().get_executor(), [self = shared_from_this()] {
     self->send_scheduled_ = false;
     self->send_now();
   });
 }
 
 void FrameConnection::send_now() {
-  while (open_ && (!items_.empty() || !urgent_.empty())) {
+  while (open_ && (!items_.empty() || !urgent_.empty() || stream_->has_unsent())) {
     if (send_some()) continue;
     if (!open_ || wait_write_pending_) return;
     wait_write_pending_ = true;
-    socket_.async_wait(Socket::wait_write,
-                       [self = shared_from_this()](const boost::system::error_code& e) {
-                         self->wait_write_pending_ = false;
-                         if (!e) self->send_now();
-                       });
+    stream_->socket().async_wait(Socket::wait_write,
+                                 [self = shared_from_this()](const boost::system::error_code& e) {
+                                   self->wait_write_pending_ = false;
+                                   if (!e) self->send_now();
+                                 });
     return;
   }
 }
@@ -139,16 +140,13 @@ bool FrameConnection::send_some() {
     while (next < items_.size() && count < frames_per_send)
       add_item(items_[next++], 0);
 
-  msghdr message{};
-  message.msg_iov = parts.data();
-  message.msg_iovlen = count;
-  const ssize_t n = ::sendmsg(socket_.native_handle(), &message, MSG_NOSIGNAL | MSG_DONTWAIT);
-  if (n < 0) {
-    if (errno == EINTR) return true;
-    if (errno != EAGAIN) fail(std::string("sending failed: ") + std::strerror(errno));
+  const StreamStep step = stream_->write(std::span(parts.data(), count));
+  if (step.kind == StreamStep::Kind::blocked) return false;
+  if (step.kind != StreamStep::Kind::moved) {
+    fail(step.why);
     return false;
   }
-  sent(static_cast<std::size_t>(n));
+  sent(step.bytes);
   return true;
 }
 
@@ -181,11 +179,19 @@ void FrameConnection::sent(std::size_t bytes) {
 void FrameConnection::wait_readable() {
   if (!open_ || paused_ || wait_read_pending_) return;
   wait_read_pending_ = true;
-  socket_.async_wait(Socket::wait_read,
-                     [self = shared_from_this()](const boost::system::error_code& e) {
-                       self->wait_read_pending_ = false;
-                       if (!e) self->receive();
-                     });
+  // What the stream has already taken from the socket makes the socket readable no more.
+  if (stream_->has_unread()) {
+    boost::asio::post(stream_->socket().get_executor(), [self = shared_from_this()] {
+      self->wait_read_pending_ = false;
+      self->receive();
+    });
+    return;
+  }
+  stream_->socket().async_wait(Socket::wait_read,
+                               [self = shared_from_this()](const boost::system::error_code& e) {
+                                 self->wait_read_pending_ = false;
+                                 if (!e) self->receive();
+                               });
 }
 
 void FrameConnection::pause_receiving(bool paused) {
@@ -203,24 +209,21 @@ void FrameConnection::receive() {
     if (payload_left > 0) parts[count++] = {payload_.data() + payload_got_, payload_left};
     if (area_end_ < area_.size())
       parts[count++] = {area_.data() + area_end_, area_.size() - area_end_};
-    msghdr message{};
-    message.msg_iov = parts.data();
-    message.msg_iovlen = count;
-    const ssize_t n = ::recvmsg(socket_.native_handle(), &message, MSG_DONTWAIT);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0 && errno == EAGAIN) break;
-    if (n <= 0) {
-      fail(n == 0 ? std::string("the other side closed the connection")
-                  : std::string("receiving failed: ") + std::strerror(errno));
+    const StreamStep step = stream_->read(std::span(parts.data(), count));
+    if (step.kind == StreamStep::Kind::blocked) break;
+    if (step.kind != StreamStep::Kind::moved) {
+      fail(step.why);
       return;
     }
     last_heard_ = BootClock::now();
     if (draining_) continue;
-    const std::size_t into_payload = std::min(payload_left, static_cast<std::size_t>(n));
+    const std::size_t into_payload = std::min(payload_left, step.bytes);
     payload_got_ += into_payload;
-    area_end_ += static_cast<std::size_t>(n) - into_payload;
+    area_end_ += step.bytes - into_payload;
     if (!parse()) return;
   }
+  // Reading may have made TLS answer.
+  if (open_ && !draining_ && stream_->has_unsent()) schedule_send();
   wait_readable();
 }
 
@@ -235,7 +238,8 @@ bool FrameConnection::parse() {
     const auto decoded =
         decode_header(std::span(area_).subspan(area_begin_, area_end_ - area_begin_));
     if (const auto* fault = std::get_if<FrameFault>(&decoded)) {
-      fail(std::string("a frame is unusable: ") + to_text(*fault));
+      const std::string hint = *fault == FrameFault::wrong_magic ? tls_hint() : "";
+      fail(std::string("a frame is unusable: ") + to_text(*fault) + hint);
       return false;
     }
     area_begin_ += frame_header_bytes;
@@ -255,6 +259,13 @@ bool FrameConnection::parse() {
     area_begin_ = 0;
   }
   return true;
+}
+
+// What to say behind a wrong magic when a handshake of TLS lies where a frame should.
+std::string FrameConnection::tls_hint() const {
+  constexpr std::byte handshake_record{22};
+  if (area_[area_begin_] != handshake_record) return "";
+  return "; what came looks like TLS: is the other side set to TLS and this one to plain TCP?";
 }
 
 // True when a whole frame was handed on.
@@ -286,13 +297,13 @@ void FrameConnection::close() {
 void FrameConnection::shut() {
   if (!open_) return;
   open_ = false;
-  boost::system::error_code ignored;
-  socket_.close(ignored);
+  stream_->close();
   linger_.cancel();
   items_.clear();
   urgent_.clear();
   // The handlers may be what is running now, and may own this object: let go of them later.
-  boost::asio::post(socket_.get_executor(), [self = shared_from_this()] { self->handlers_ = {}; });
+  boost::asio::post(stream_->socket().get_executor(),
+                    [self = shared_from_this()] { self->handlers_ = {}; });
 }
 
 void FrameConnection::fail(const std::string& reason) {
@@ -300,12 +311,13 @@ void FrameConnection::fail(const std::string& reason) {
   const auto handler = draining_ ? nullptr : handlers_.on_closed;
   shut();
   if (!handler) return;
-  boost::asio::post(socket_.get_executor(), [self = shared_from_this(), handler, reason] {
+  boost::asio::post(stream_->socket().get_executor(), [self = shared_from_this(), handler, reason] {
     if (!self->silent_) handler(reason);
   });
 }
 
 void FrameConnection::finish() {
+  if (!open_) silent_ = true;  // guarantee 2: it failed, and on_closed has not been called yet
   if (!open_ || draining_) return;
   while (open_ && (!items_.empty() || !urgent_.empty()) && send_some()) {
   }
@@ -323,8 +335,7 @@ void FrameConnection::drain_and_close() {
   have_header_ = false;
   payload_ = Buffer();
   area_begin_ = area_end_ = 0;
-  boost::system::error_code ignored;
-  socket_.shutdown(Socket::shutdown_send, ignored);
+  stream_->end_sending();
   linger_.expires_after(std::chrono::seconds(1));
   linger_.async_wait([self = shared_from_this()](const boost::system::error_code& e) {
     if (!e) self->close();

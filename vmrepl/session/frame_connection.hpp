@@ -1,5 +1,5 @@
-// The job of FrameConnection: carry frames over one TCP connection, many per system call, payloads
-// received straight into their Buffer.
+// The job of FrameConnection: carry frames over one ByteStream (TCP or TLS), many per system call,
+// payloads received straight into their Buffer.
 //
 // Guarantees
 //  1. on_frame sees only frames whose header and payload CRC are right, in the order they came,
@@ -24,11 +24,11 @@
 #include <string>
 #include <vector>
 
-#include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/steady_timer.hpp>
 
 #include "vmrepl/base/buffer.hpp"
 #include "vmrepl/base/clock.hpp"
+#include "vmrepl/transport/byte_stream.hpp"
 #include "vmrepl/wire/frame_codec.hpp"
 
 namespace havm {
@@ -46,10 +46,10 @@ class FrameConnection : public std::enable_shared_from_this<FrameConnection> {
     std::function<void(const FrameHeader& header, Buffer payload)> on_frame;
     std::function<void(const std::string& reason)> on_closed;
   };
-  using Socket = boost::asio::ip::tcp::socket;
+  using Socket = ByteStream::Socket;
 
-  // A connected socket. Sets TCP_NODELAY and TCP_USER_TIMEOUT.
-  FrameConnection(Socket socket, std::chrono::milliseconds silence_max);
+  // A stream that is ready for data. Sets TCP_NODELAY and TCP_USER_TIMEOUT.
+  FrameConnection(std::unique_ptr<ByteStream> stream, std::chrono::milliseconds silence_max);
 
   void start(Handlers handlers);
   // The number of this frame among all sent here.
@@ -87,13 +87,14 @@ class FrameConnection : public std::enable_shared_from_this<FrameConnection> {
   void sent(std::size_t bytes);
   void wait_readable();
   void receive();
+  [[nodiscard]] std::string tls_hint() const;
   bool parse();
   bool take_payload();
   void fail(const std::string& reason);
   void shut();
   void drain_and_close();
 
-  Socket socket_;
+  std::unique_ptr<ByteStream> stream_;
   Handlers handlers_;
   std::string peer_;
   bool open_ = true;

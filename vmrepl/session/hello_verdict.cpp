@@ -1,5 +1,7 @@
 #include "vmrepl/session/hello_verdict.hpp"
 
+#include "vmrepl/base/rules.hpp"
+
 namespace havm {
 
 std::optional<std::string> judge_hello(const HelloContext& self, const Record& record,
@@ -11,7 +13,7 @@ std::optional<std::string> judge_hello(const HelloContext& self, const Record& r
   if (hello.node != self.partner)
     return "the partner of VM " + self.vm + " is node " + self.partner + ", not " + hello.node;
   // Before anything about roles: a lower epoch is over, whatever it says.
-  if (hello.epoch < promised)
+  if (hello.epoch < promised && holds(Rule::hello_below_promise))
     return "epoch " + epoch + " is over: epoch " + std::to_string(promised.value) +
            " has been promised";
   if (hello.epoch.value == 0) return std::string("epoch 0 was never owned");
@@ -22,7 +24,7 @@ std::optional<std::string> judge_hello(const HelloContext& self, const Record& r
            "; it must stand by first";
   // A partner that went away unnoticed may have lost unflushed writes: never re-attach, shrink
   // first.
-  if (record.in_sync == InSync::both && hello.epoch == record.epoch)
+  if (record.in_sync == InSync::both && hello.epoch == record.epoch && holds(Rule::never_reattach))
     return "epoch " + epoch + " was live with both replicas and its session is lost: the owner " +
            "must shrink to itself before it connects again";
   if (hello.disks != self.disks)

@@ -81,19 +81,37 @@ awaitable<bool> PrimarySession::connect_once(const ConfigEndpoint& endpoint) {
   boost::system::error_code unconnected;
   (void)socket.remote_endpoint(unconnected);
   if (unconnected) co_return false;
-  attach(std::move(socket));
+  auto stream = co_await opener_.open(std::move(socket), TlsRole::client);
+  if (!stream) {
+    warn_of_refusal("no connection to node " + config_.partner + " at " + endpoint.address +
+                    " port " + std::to_string(endpoint.port) + ": " + stream.error().message);
+    co_return false;
+  }
+  if (!may_connect()) co_return false;
+  attach(std::move(stream).value());
   co_return true;
 }
 
-void PrimarySession::attach(Socket socket) {
+// It is tried again and again: said once, and again when the reason is another one.
+void PrimarySession::warn_of_refusal(const std::string& reason) {
+  if (reason != last_refusal_) spdlog::warn("vm={} {}", config_.vm, reason);
+  last_refusal_ = reason;
+}
+
+void PrimarySession::attach(std::unique_ptr<ByteStream> stream) {
   session_ = random_session();
   peer_boot_id_.clear();
-  connection_ = std::make_shared<FrameConnection>(std::move(socket), config_.session_timeout);
+  connection_ = std::make_shared<FrameConnection>(std::move(stream), config_.session_timeout);
   epoch_unanswered_ = false;
   FrameConnection::Handlers h;
   h.admit = [this](const FrameHeader& header) { return admit(header); };
   h.on_frame = [this](const FrameHeader& header, Buffer payload) { on_frame(header, payload); };
   h.on_closed = [this](const std::string& reason) {
+    // Before the answer to the hello this is the partner's refusal, or not our partner at all.
+    if (core_.state() == SessionState::none)
+      warn_of_refusal("node " + config_.partner + " at " + connection_->peer() +
+                      " opened no session: " + reason +
+                      (opener_.is_tls() ? "" : "; is the other side set to TLS?"));
     connection_.reset();
     core_.session_lost(reason, actions_);
     pump();
@@ -101,7 +119,7 @@ void PrimarySession::attach(Socket socket) {
   connection_->start(std::move(h));
   if (record_.record().generation == 0) callbacks_.new_generation();
   Hello hello;
-  static_cast<ReplicaHistory&>(hello) = summary_of(record_, dirty_set_of(marks_.marks()));
+  static_cast<ReplicaHistory&>(hello) = summary_of(record_, true);
   hello.vm = config_.vm;
   hello.vm_id = config_.vm_id;
   hello.node = config_.node;
@@ -171,7 +189,7 @@ void PrimarySession::on_hello_ok(const Buffer& payload) {
   if (ok.value().promised_epoch != core_.epoch() || !core_.is_open() || core_.partner_required())
     return drop_session("the partner accepted another epoch than the present one");
   const SyncVerdict verdict =
-      decide_sync(summary_of(record_, dirty_set_of(marks_.marks())), summary_of(ok.value()), true);
+      decide_sync(summary_of(record_, true), summary_of(ok.value()), true);
   if (verdict.mode == SyncMode::refuse) {
     const bool is_new = verdict.reason != last_refusal_;
     last_refusal_ = verdict.reason;
@@ -194,8 +212,7 @@ void PrimarySession::on_hello_refused(const Buffer& payload) {
   const auto refused = decode_hello_refused(text_of(payload.span()));
   const std::string reason = "the partner refuses the session: " +
                              (refused ? refused.value().reason : refused.error().message);
-  if (reason != last_refusal_) spdlog::warn("vm={} {}", config_.vm, reason);
-  last_refusal_ = reason;
+  warn_of_refusal(reason);
   const bool is_deposed = refused && refused.value().promised_epoch > core_.epoch();
   // While the partner may be in-sync this holds all I/O. Alone the owner goes on: nobody can be
   // made owner from an in-sync set without him, so the promise was in vain.

@@ -5,7 +5,7 @@
 #include <utility>
 
 #include "vmrepl/base/assert.hpp"
-#include "vmrepl/session/primary_core_rules.hpp"
+#include "vmrepl/base/rules.hpp"
 
 namespace havm {
 
@@ -93,7 +93,7 @@ void PrimaryCore::drop_request(OpId id, Actions& out) {
   // Whoever waits for this range is dropped too, so what the lock grants here is of no interest.
   RangeLock& lock = disks_[r.disk].lock;
   if (lock.contains(RangeLockId(id))) (void)lock.release(RangeLockId(id));
-  if (!is_copy && changes_data(r)) note_arrival_done(disks_[r.disk], s.arrival);
+  if (!is_copy && changes_data(r) && r.length != 0) note_arrival_done(disks_[r.disk], s.arrival);
   if (!is_copy) --guest_requests_;
   end_intent(id);
   free_slot(id);
@@ -156,7 +156,8 @@ void PrimaryCore::start(OpId id, Actions& out) {
     finish(id, out);
     return;
   }
-  const auto kind = s.request.op == DiskOp::read ? RangeLockKind::shared : RangeLockKind::exclusive;
+  const bool shares = s.request.op == DiskOp::read || !holds(Rule::writes_keep_order);
+  const auto kind = shares ? RangeLockKind::shared : RangeLockKind::exclusive;
   s.stage = Stage::queued;
   if (d.lock.acquire(RangeLockId(id), s.request.offset, s.request.length, kind)) granted(id, out);
 }
@@ -184,19 +185,22 @@ void PrimaryCore::launch(OpId id, Actions& out) {
   const DiskRequest& r = s.request;
   s.stage = Stage::running;
   if (r.op != DiskOp::read) {
-    if (streaming()) {
+    const bool skipped = !holds(Rule::partner_gets_every_write) ||
+                         (!holds(Rule::zero_reaches_partner) && r.may_unmap);
+    if (streaming() && !skipped) {
+      const bool waits = holds(Rule::write_needs_partner);
       PrimaryAction a(Kind::send, id);
       const bool is_write = r.op == DiskOp::write;
       a.frame = next_frame(is_write ? FrameType::write : FrameType::zero,
-                           {Pending::Kind::op, ack_needs_partner ? id : no_op, FrameType::ack, {}});
+                           {Pending::Kind::op, waits ? id : no_op, FrameType::ack, {}});
       a.frame.offset = r.offset;
       a.frame.length = r.length;
       a.frame.disk = r.disk;
-      a.frame.fua = r.fua;
+      a.frame.fua = r.fua && holds(Rule::fua_reaches_partner);
       a.frame.may_unmap = r.may_unmap && !is_write;
-      s.partner_pending = ack_needs_partner;
+      s.partner_pending = waits;
       out.push_back(std::move(a));  // before the local leg: the wire is the longer way
-    } else {
+    } else if (!streaming()) {
       marks_.set(r.disk, r.offset, r.length);
     }
   }
@@ -225,7 +229,8 @@ void PrimaryCore::local_done(OpId id, int error, Actions& out) {
 
 void PrimaryCore::finish_if_ready(OpId id, Actions& out) {
   Slot& s = slot(id);
-  if (s.local_pending || s.partner_pending || s.stuck) return;
+  const bool locally_done = !s.local_pending || !holds(Rule::write_needs_local);
+  if (!locally_done || s.partner_pending || s.stuck) return;
   if (stopped()) {
     if (s.stage == Stage::finished) return;
     s.stage = Stage::finished;
@@ -301,26 +306,30 @@ void PrimaryCore::fail(std::uint16_t disk, int error, Actions& out) {
 // One round at a time and disk: all flushes that are ready share it, later ones share the next.
 void PrimaryCore::try_flush(std::uint16_t disk, Actions& out) {
   Disk& d = disks_[disk];
-  if (d.round_running || stopped()) return;
-  const std::uint64_t oldest = d.writes.empty() ? UINT64_MAX : d.writes.front().number;
+  const bool joins = d.round_running && !holds(Rule::flush_gets_own_round);
+  if ((d.round_running && !joins) || stopped()) return;
+  const bool waits = !d.writes.empty() && holds(Rule::flush_waits_for_writes);
+  const std::uint64_t oldest = waits ? d.writes.front().number : UINT64_MAX;
   while (!d.flush_waiting.empty() && slot(d.flush_waiting.front()).arrival < oldest) {
     slot(d.flush_waiting.front()).stage = Stage::running;
     d.round.push_back(d.flush_waiting.front());
     d.flush_waiting.pop_front();
   }
-  if (d.round.empty() && !d.flush_wanted) return;
+  if (joins || (d.round.empty() && !d.flush_wanted)) return;
   d.flush_wanted = false;
-  d.round_running = d.round_local = true;
+  d.round_running = true;
   d.round_mark = marks_.flush_started(disk);
-  ++local_in_flight_;
   if (streaming()) {
     PrimaryAction a(Kind::send);
     a.frame = next_frame(FrameType::flush, {Pending::Kind::flush, disk, FrameType::ack, {}});
     a.frame.disk = disk;
-    d.round_partner = ack_needs_partner;
+    d.round_partner = holds(Rule::flush_needs_partner) && holds(Rule::write_needs_partner);
     d.covered.swap(d.acked);
     out.push_back(std::move(a));
   }
+  if (!holds(Rule::flush_needs_local)) return finish_round_if_ready(disk, out);
+  d.round_local = true;
+  ++local_in_flight_;
   PrimaryAction a(Kind::flush_local);
   a.disk = disk;
   out.push_back(std::move(a));
@@ -338,6 +347,7 @@ void PrimaryCore::local_flushed(std::uint16_t disk, int error, Actions& out) {
     fail(disk, error, out);
     return;
   }
+  if (!holds(Rule::eviction_after_both)) marks_.flushed(disk, d.round_mark);
   finish_round_if_ready(disk, out);
 }
 

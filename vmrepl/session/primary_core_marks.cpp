@@ -2,6 +2,7 @@
 #include <utility>
 
 #include "vmrepl/base/assert.hpp"
+#include "vmrepl/base/rules.hpp"
 #include "vmrepl/session/primary_core.hpp"
 
 namespace havm {
@@ -14,6 +15,10 @@ bool PrimaryCore::announce(OpId id, Actions& out) {
   if (!changes_data(s.request) || s.logged) return true;
   admit(id);
   if (s.logged) return true;
+  if (!holds(Rule::intent_before_data) && s.pinned) {
+    start_transaction(out);
+    return true;
+  }
   s.stage = Stage::logging;
   logging_.push_back(id);
   start_transaction(out);

@@ -4,8 +4,8 @@
 #include <utility>
 
 #include "vmrepl/base/assert.hpp"
+#include "vmrepl/base/rules.hpp"
 #include "vmrepl/session/primary_core.hpp"
-#include "vmrepl/session/primary_core_rules.hpp"
 
 namespace havm {
 
@@ -38,7 +38,8 @@ void PrimaryCore::changed(SessionState state, const std::string& reason, Actions
 
 void PrimaryCore::session_opened(SessionId session, bool full, Actions& out) {
   HAVM_ASSERT(open_ && phase_ == Phase::none, "a second session was opened");
-  HAVM_ASSERT(!required_, "never re-attach while the in-sync set may be both");
+  HAVM_ASSERT(!required_ || !holds(Rule::never_reattach),
+              "never re-attach while the in-sync set may be both");
   session_ = session;
   pending_.clear();
   first_pending_ = 2;
@@ -48,6 +49,10 @@ void PrimaryCore::session_opened(SessionId session, bool full, Actions& out) {
   if (full) {
     marks_.set_all();
     out.emplace_back(Kind::save_marks);
+    if (!holds(Rule::full_needs_saved_bits)) {
+      begin_unsaved_ = false;
+      send_control(FrameType::sync_begin, FrameType::sync_begin_ok, out);
+    }
   } else {
     send_control(FrameType::sync_begin, FrameType::sync_begin_ok, out);
   }
@@ -71,13 +76,14 @@ void PrimaryCore::break_session(const std::string& reason, Actions& out) {
 // what is complete on the own replica completes now.
 void PrimaryCore::drop_session(Actions& out) {
   phase_ = Phase::none;
+  if (!holds(Rule::hold_until_shrunk)) required_ = grown_ = false;
   pending_.clear();
   leases_pending_ = 0;
   for (std::uint16_t i = 0; i < disks_.size(); ++i) {
     Disk& d = disks_[i];
     const auto mark = [&](const ByteRange& r) { marks_.set(i, r.offset, r.length); };
-    d.acked.for_each(mark);
-    d.covered.for_each(mark);
+    if (holds(Rule::acked_is_not_durable)) d.acked.for_each(mark);
+    if (holds(Rule::covered_until_answered)) d.covered.for_each(mark);
     for (UnflushedRanges* ranges : {&d.acked, &d.covered, &d.copied, &d.copied_covered})
       ranges->clear();
     d.copied_bytes = 0;
@@ -96,7 +102,8 @@ void PrimaryCore::drop_session(Actions& out) {
   for (OpId id = 0; id < slots_.size(); ++id) {
     Slot& s = slots_[id];
     if (s.stage == Stage::free || s.is_copy || !changes_data(s.request)) continue;
-    marks_.set(s.request.disk, s.request.offset, s.request.length);
+    if (holds(Rule::in_flight_is_dirty))
+      marks_.set(s.request.disk, s.request.offset, s.request.length);
     if (!std::exchange(s.partner_pending, false) || !open_) continue;
     finish_if_ready(id, out);
   }
@@ -154,6 +161,7 @@ void PrimaryCore::frame(const FrameHeader& header, Actions& out,
 void PrimaryCore::answered(const FrameHeader& header, Actions& out) {
   if (header.type == FrameType::sync_begin_ok) {
     phase_ = Phase::streaming;
+    if (!holds(Rule::equal_is_not_same_data)) marks_.clear_all();
     out.emplace_back(Kind::begin_resync);
   } else if (header.type == FrameType::sync_end_ok) {
     phase_ = Phase::synced;
@@ -193,7 +201,7 @@ void PrimaryCore::acked(const FrameHeader& header, const Pending& pending, Actio
     return;
   }
   const OpId id = pending.index;
-  if (id == no_op) return;  // only where ack_needs_partner is false
+  if (id == no_op) return;  // only where write_needs_partner does not hold
   Slot& s = slot(id);
   if (s.is_copy) {
     copy_frame_acked(id, out);
@@ -231,7 +239,8 @@ void PrimaryCore::start_copy(OpId id, const DiskRange& range, Actions& out) {
   s.request.length = range.length;
   // Shared is enough: the copy reads here and writes there, guest reads do not disturb it.
   RangeLock& lock = disks_[range.disk].lock;
-  if (lock.acquire(RangeLockId(id), range.offset, range.length, RangeLockKind::shared))
+  if (!holds(Rule::copies_take_locks) ||
+      lock.acquire(RangeLockId(id), range.offset, range.length, RangeLockKind::shared))
     granted(id, out);
 }
 
@@ -280,6 +289,7 @@ void PrimaryCore::copy_acked(OpId id, Actions& out) {
   Disk& d = disks_[copied.disk];
   d.copied.add(copied.offset, copied.length);
   d.copied_bytes += copied.length;
+  if (!holds(Rule::bit_needs_flush)) marks_.clear(copied.disk, copied.offset, copied.length);
   end_copy(id, 0, out);
   if (d.copied_bytes < copy_flush_bytes || d.copy_flush_running) return;
   d.copy_flush_running = true;
@@ -321,7 +331,8 @@ void PrimaryCore::resync_finished(Actions& out) {
   // flush since the stream began has a partner leg, so a later one covers them (P1).
   phase_ = Phase::ending;
   generation_due_ = true;
-  out.emplace_back(Kind::share_generation);
+  if (holds(Rule::share_before_end)) out.emplace_back(Kind::share_generation);
+  if (!holds(Rule::bits_outlive_sync)) marks_.clear_all();
   send_control(FrameType::sync_end, FrameType::sync_end_ok, out);
 }
 

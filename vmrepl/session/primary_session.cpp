@@ -43,6 +43,7 @@ PrimarySession::PrimarySession(boost::asio::any_io_executor executor, const Engi
       marks_(marks),
       callbacks_(std::move(callbacks)),
       core_(marks.marks()),
+      opener_(config.tls, config.node, config.partner, config.session_timeout),
       retry_(executor_),
       timer_(executor_),
       verify_(make_verify()) {

@@ -32,6 +32,7 @@
 #include "vmrepl/session/primary_core.hpp"
 #include "vmrepl/session/sync_verdict.hpp"
 #include "vmrepl/session/verify_driver.hpp"
+#include "vmrepl/transport/stream_opener.hpp"
 #include "vmrepl/wire/repl_messages.hpp"
 
 namespace havm {
@@ -141,7 +142,8 @@ class PrimarySession {
   boost::asio::awaitable<void> connect_loop();
   boost::asio::awaitable<bool> connect_once(const ConfigEndpoint& endpoint);
   [[nodiscard]] bool may_connect() const;
-  void attach(Socket socket);
+  void attach(std::unique_ptr<ByteStream> stream);
+  void warn_of_refusal(const std::string& reason);
   bool admit(const FrameHeader& header) const;
   void on_frame(const FrameHeader& header, const Buffer& payload);
   void on_hello_ok(const Buffer& payload);
@@ -165,6 +167,7 @@ class PrimarySession {
 
   bool wanted_ = false;
   bool loop_running_ = false;
+  StreamOpener opener_;
   std::shared_ptr<FrameConnection> connection_;
   SessionId session_;
   std::string peer_boot_id_;

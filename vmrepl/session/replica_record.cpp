@@ -4,17 +4,21 @@
 #include <utility>
 
 #include "vmrepl/base/assert.hpp"
+#include "vmrepl/base/rules.hpp"
 
 namespace havm {
 
 ReplicaRecord::ReplicaRecord(Record loaded, std::string current_boot_id)
     : record_(std::move(loaded)),
       boot_id_(std::move(current_boot_id)),
-      suspect_(record_.boot_id != boot_id_ && !record_.clean) {}
+      suspect_(record_.boot_id != boot_id_ && !record_.clean && holds(Rule::suspect_is_noticed)) {
+  // A promise made before the crash came after a flush; one made from here on says nothing.
+  if (suspect_ && record_.lack_epoch == Epoch()) record_.lack_epoch = record_.promised_epoch;
+}
 
 void ReplicaRecord::touch() {
   record_.clean = false;
-  if (!suspect_) record_.boot_id = boot_id_;
+  if (!suspect_ || !holds(Rule::suspect_stays)) record_.boot_id = boot_id_;
 }
 
 void ReplicaRecord::enter(Epoch epoch) {
@@ -29,13 +33,15 @@ void ReplicaRecord::promise(Epoch epoch) {
   touch();
 }
 
+void ReplicaRecord::promise_at_rest(Epoch epoch) {
+  promise(epoch);
+  record_.clean = !suspect_;
+}
+
 void ReplicaRecord::serve(Epoch epoch) {
   HAVM_ASSERT(record_.state == ReplicaState::uptodate, "only an uptodate replica is served");
   enter(epoch);
-  // Alone before the crash, nobody else has what it lost.
-  const bool was_alone = record_.in_sync == InSync::self && !record_.grow_mark;
-  if (suspect_ && !was_alone) record_.may_lack = true;
-  record_.was_owner = true;
+  record_.owner_epoch = epoch;
   record_.in_sync = InSync::self;
   record_.grow_mark.reset();
   record_.partner_outdated = true;
@@ -79,12 +85,15 @@ void ReplicaRecord::grow_commit(Epoch epoch) {
   record_.grow_mark.reset();
   record_.partner_outdated = false;
   record_.base_generation = 0;
-  record_.may_lack = false;
+  record_.owner_epoch = epoch;
+  record_.lack_epoch = Epoch();
   touch();
 }
 
 void ReplicaRecord::shrink(Epoch epoch) {
   enter(epoch);
+  if (!holds(Rule::shrink_is_recorded)) return;
+  record_.owner_epoch = epoch;
   record_.in_sync = InSync::self;
   record_.grow_mark.reset();
   record_.partner_outdated = true;
@@ -123,8 +132,8 @@ void ReplicaRecord::end_sync(Epoch epoch, const SyncEnd& end) {
     record_.generation_history.resize(generation_history_max);
   record_.base_generation = 0;
   record_.generation_shared = true;
-  record_.was_owner = false;
-  record_.may_lack = false;
+  record_.owner_epoch = Epoch();
+  record_.lack_epoch = Epoch();
   suspect_ = false;
   touch();
 }

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "vmrepl/base/assert.hpp"
+#include "vmrepl/base/rules.hpp"
 
 namespace havm {
 
@@ -81,7 +82,7 @@ void SecondaryCore::admit(const Waiting& waiting, Actions& out) {
   session_ = std::move(s);
   ++session_number_;
   record_.promise(waiting.hello.epoch);
-  out.emplace_back(Kind::persist);
+  if (holds(Rule::promise_is_durable)) out.emplace_back(Kind::persist);
   out.emplace_back(Kind::send_hello_ok, waiting.connection);
   out.emplace_back(Kind::session_changed);
 }
@@ -141,6 +142,8 @@ void SecondaryCore::when_quiet(Actions& out) {
   }
   if (promising_ && promise_token_ == 0) {
     promise_token_ = next_token_++;
+    if (!session_) rest_since_ = session_number_;
+    if (!holds(Rule::promise_flushes)) return all_flushed(promise_token_, 0, out);
     SecondaryAction a(Kind::flush_all);
     a.token = promise_token_;
     out.push_back(std::move(a));
@@ -163,8 +166,8 @@ void SecondaryCore::frame(ConnectionId connection, const FrameHeader& header, Op
     return;
   }
   const bool raises = header.type == FrameType::epoch;
-  if (header.session != session_->id || header.epoch < promised() ||
-      (!raises && header.epoch != session_->epoch)) {
+  const bool too_old = header.epoch < promised() && holds(Rule::promise_ends_session);
+  if (header.session != session_->id || too_old || (!raises && header.epoch != session_->epoch)) {
     protocol_error("a frame of another session or epoch came", out);
     drop(id, out);
     return;
@@ -231,7 +234,7 @@ void SecondaryCore::sync_begin(const FrameHeader& header, const SyncBegin& begin
     return;
   }
   const SyncVerdict verdict =
-      decide_sync(summary_of(record_, dirty_set_of(marks_)), session_->owner, false);
+      decide_sync(summary_of(record_, true), session_->owner, false);
   const bool too_short = verdict.mode == SyncMode::full && begin.mode == SyncMode::partial;
   if (verdict.mode == SyncMode::refuse || too_short) {
     protocol_error((too_short ? "a partial resync is not enough here: " : "") + verdict.reason,
@@ -239,10 +242,12 @@ void SecondaryCore::sync_begin(const FrameHeader& header, const SyncBegin& begin
     return;
   }
   session_->phase = Phase::syncing;
-  const bool has_own = record_.record().was_owner && begin.mode == SyncMode::partial;
+  const bool has_own = record_.record().owner_epoch != Epoch() && begin.mode == SyncMode::partial;
   record_.begin_sync(session_->epoch, begin);
-  out.emplace_back(Kind::persist);
-  if (has_own) out.emplace_back(Kind::send_dirty, session_->connection);
+  if (holds(Rule::inconsistent_first)) out.emplace_back(Kind::persist);
+  if (has_own && holds(Rule::partner_marks_count))
+    out.emplace_back(Kind::send_dirty, session_->connection);
+  if (!holds(Rule::own_set_until_uptodate)) out.emplace_back(Kind::forget_dirty);
   reply(FrameType::sync_begin_ok, header.sequence, out);
   out.emplace_back(Kind::session_changed);
 }
@@ -256,6 +261,7 @@ void SecondaryCore::sync_end(const FrameHeader& header, const SyncEnd& end, Acti
   session_->sync_end = header.sequence;
   session_->end = end;
   sync_end_token_ = next_token_++;
+  if (!holds(Rule::uptodate_after_flush)) return all_flushed(sync_end_token_, 0, out);
   SecondaryAction a(Kind::flush_all);
   a.token = sync_end_token_;
   out.push_back(std::move(a));
@@ -345,7 +351,11 @@ void SecondaryCore::all_flushed(std::uint64_t token, int error, Actions& out) {
       return;
     }
     // A hello may have raised it further meanwhile.
-    record_.promise(std::max(epoch, record_.record().promised_epoch));
+    const Epoch highest = std::max(epoch, record_.record().promised_epoch);
+    if (rest_since_ == session_number_)
+      record_.promise_at_rest(highest);
+    else
+      record_.promise(highest);
     out.emplace_back(Kind::persist);
     out.emplace_back(Kind::promised);
     return;
@@ -358,7 +368,7 @@ void SecondaryCore::all_flushed(std::uint64_t token, int error, Actions& out) {
   }
   session_->phase = Phase::synced;
   record_.end_sync(session_->epoch, session_->end);
-  out.emplace_back(Kind::persist);
+  if (holds(Rule::uptodate_is_durable)) out.emplace_back(Kind::persist);
   out.emplace_back(Kind::forget_dirty);
   reply(FrameType::sync_end_ok, session_->sync_end, out);
   out.emplace_back(Kind::session_changed);
@@ -377,13 +387,14 @@ void SecondaryCore::promise(Epoch epoch, Actions& out) {
   }
   promising_ = epoch;
   promise_token_ = 0;
+  rest_since_.reset();
   if (waiting_ && waiting_->hello.epoch < epoch) {
     SecondaryAction a(Kind::refuse, waiting_->connection);
     a.text = "epoch " + std::to_string(epoch.value) + " is being promised";
     out.push_back(std::move(a));
     waiting_.reset();
   }
-  if (session_ && session_->epoch < epoch) {
+  if (session_ && session_->epoch < epoch && holds(Rule::promise_ends_session)) {
     // Refused rather than closed: the owner learns that it has been deposed.
     SecondaryAction a(Kind::refuse, session_->connection);
     a.text = "epoch " + std::to_string(epoch.value) + " has been promised";

@@ -163,9 +163,11 @@ class SecondaryCore {
   TimePoint started_;
   bool is_owner_ = false;
   std::optional<Session> session_;
-  std::optional<Waiting> waiting_;    // accepted, until the old session's last operation ended
-  std::optional<Epoch> promising_;    // not yet durable, binding all the same
-  std::uint64_t promise_token_ = 0;   // 0: its flush has not been started
+  std::optional<Waiting> waiting_;   // accepted, until the old session's last operation ended
+  std::optional<Epoch> promising_;   // not yet durable, binding all the same
+  std::uint64_t promise_token_ = 0;  // 0: its flush has not been started
+  // That flush began with nothing open or running, after this session; a later one ends the rest.
+  std::optional<std::uint64_t> rest_since_;
   std::uint64_t sync_end_token_ = 0;  // of the session's flush in progress
   std::uint64_t next_token_ = 1;
   std::uint64_t session_number_ = 0;

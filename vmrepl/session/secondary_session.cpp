@@ -11,6 +11,7 @@
 
 #include "vmrepl/base/assert.hpp"
 #include "vmrepl/bitmap/cover_ranges.hpp"
+#include "vmrepl/base/spawn_supervised.hpp"
 #include "vmrepl/wire/repl_messages.hpp"
 
 namespace havm {
@@ -52,6 +53,7 @@ SecondarySession::SecondarySession(boost::asio::any_io_executor executor,
       callbacks_(std::move(callbacks)),
       boot_id_(std::move(boot_id)),
       core_(context_of(config), record, marks, BootClock::now()),
+      opener_(config.tls, config.node, config.partner, config.session_timeout),
       timer_(executor_) {}
 
 // ---- listening -------------------------------------------------------------------------------
@@ -91,19 +93,47 @@ Result<void> SecondarySession::listen(const ConfigEndpoint& endpoint) {
 void SecondarySession::accept(Acceptor& acceptor) {
   acceptor.async_accept([this, &acceptor](const boost::system::error_code& e, Tcp::socket socket) {
     if (e == boost::asio::error::operation_aborted) return;
-    if (!e) add_connection(std::move(socket));
+    if (e) {
+      // nothing came of it
+    } else if (welcomes_ < welcomes_max) {
+      ++welcomes_;
+      spawn_supervised(executor_, "welcome the owner of " + config_.vm, welcome(std::move(socket)));
+    } else {
+      warn_of_refusal("a connection was turned away: " + std::to_string(welcomes_) +
+                      " are being opened");
+    }
     accept(acceptor);
   });
 }
 
-void SecondarySession::add_connection(Tcp::socket socket) {
+boost::asio::awaitable<void> SecondarySession::welcome(Tcp::socket socket) {
+  boost::system::error_code gone;
+  const std::string from = socket.remote_endpoint(gone).address().to_string();
+  auto stream = co_await opener_.open(std::move(socket), TlsRole::server);
+  --welcomes_;
+  if (stream) {
+    last_refusal_.clear();
+    add_connection(std::move(stream).value());
+    co_return;
+  }
+  warn_of_refusal("a connection from " + from + " is refused, it is not one of node " +
+                  config_.partner + ": " + stream.error().message);
+}
+
+// The other side tries again and again: said once, and again when the reason is another one.
+void SecondarySession::warn_of_refusal(const std::string& reason) {
+  if (reason != last_refusal_) spdlog::warn("vm={} {}", config_.vm, reason);
+  last_refusal_ = reason;
+}
+
+void SecondarySession::add_connection(std::unique_ptr<ByteStream> stream) {
   if (connections_.size() >= connections_max) {
     spdlog::warn("vm={} a connection was turned away: {} are open already", config_.vm,
                  connections_.size());
     return;
   }
   const ConnectionId id = next_connection_++;
-  auto connection = std::make_shared<FrameConnection>(std::move(socket), config_.session_timeout);
+  auto connection = std::make_shared<FrameConnection>(std::move(stream), config_.session_timeout);
   FrameConnection::Handlers h;
   h.admit = [this, id](const FrameHeader& header) {
     return hellos_.contains(id) == (header.type != FrameType::hello);
@@ -205,7 +235,7 @@ void SecondarySession::send_hello_ok(ConnectionId id) {
   if (it == connections_.end()) return;
   session_connection_ = id;
   HelloOk ok;
-  static_cast<ReplicaHistory&>(ok) = summary_of(record_, dirty_set_of(marks_));
+  static_cast<ReplicaHistory&>(ok) = summary_of(record_, true);
   ok.node = config_.node;
   ok.boot_id = boot_id_;
   ok.state = record_.record().state;

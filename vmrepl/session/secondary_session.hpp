@@ -5,8 +5,11 @@
 //  1. It listens from start() until it is destroyed, whatever the role of the engine is; the core
 //     refuses what must be refused.
 //  2. A session that hears nothing for the session timeout, or whose connection ends, is over.
-//  3. At most in_flight_bytes_max of payloads wait to be applied; then receiving pauses.
-//  4. The record is persisted (by the callback, which never fails) before anything that depends on
+//  3. Nothing of a connection is looked at before its stream is open: with TLS, before it has
+//  proved
+//     to be the partner's.
+//  4. At most in_flight_bytes_max of payloads wait to be applied; then receiving pauses.
+//  5. The record is persisted (by the callback, which never fails) before anything that depends on
 //  it.
 // Everything refers to things that outlive it. One thread: the engine's executor.
 #pragma once
@@ -18,6 +21,7 @@
 #include <vector>
 
 #include <boost/asio/any_io_executor.hpp>
+#include <boost/asio/awaitable.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/steady_timer.hpp>
 
@@ -26,12 +30,14 @@
 #include "vmrepl/session/engine_config.hpp"
 #include "vmrepl/session/frame_connection.hpp"
 #include "vmrepl/session/secondary_core.hpp"
+#include "vmrepl/transport/stream_opener.hpp"
 
 namespace havm {
 
 class SecondarySession {
  public:
   static constexpr std::size_t connections_max = 16;
+  static constexpr std::size_t welcomes_max = 64;  // handshakes under way
   static constexpr std::uint64_t in_flight_bytes_max = 256ULL << 20;
   static constexpr std::size_t requests_max = 65536;
   // Of one disk's own dirty set; more are drawn together (cover_ranges).
@@ -75,7 +81,9 @@ class SecondarySession {
 
   Result<void> listen(const ConfigEndpoint& endpoint);
   void accept(Acceptor& acceptor);
-  void add_connection(boost::asio::ip::tcp::socket socket);
+  boost::asio::awaitable<void> welcome(boost::asio::ip::tcp::socket socket);
+  void add_connection(std::unique_ptr<ByteStream> stream);
+  void warn_of_refusal(const std::string& reason);
   void on_frame(ConnectionId id, const FrameHeader& header, Buffer payload);
   void on_hello(ConnectionId id, const Buffer& payload);
   void drop_connection(ConnectionId id);
@@ -106,6 +114,9 @@ class SecondarySession {
   SecondaryCore::Actions actions_;
   bool pumping_ = false;
   std::vector<std::unique_ptr<Acceptor>> acceptors_;
+  StreamOpener opener_;
+  std::size_t welcomes_ = 0;
+  std::string last_refusal_;
   std::map<ConnectionId, std::shared_ptr<FrameConnection>> connections_;
   std::map<ConnectionId, SessionId> hellos_;
   ConnectionId next_connection_ = 1;

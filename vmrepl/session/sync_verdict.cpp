@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "vmrepl/base/rules.hpp"
+
 namespace havm {
 namespace {
 
@@ -59,13 +61,17 @@ SyncVerdict decide(const ReplicaSummary& owner, const ReplicaSummary& target) {
         "the target's replica was written alone (generation " + id(target.generation) + ")" +
         (ahead ? ", going on from the owner's generation " : ", and so is not in the owner's ") +
         id(owner.generation));
-  const bool has_own_extents = target.was_owner && !(target.dirty_known && target.dirty_empty);
-  if (owner.may_lack && has_own_extents)
-    return two_histories(
-        "the owner's replica lost unflushed writes in a crash and went on without them, and the "
-        "target's, which was owner before, may hold them");
+  if (owner.lack_epoch != Epoch() && target.owner_epoch >= owner.lack_epoch)
+    return two_histories("the owner's replica lost unflushed writes in a crash at epoch " +
+                         std::to_string(owner.lack_epoch.value) +
+                         " and went on without them, and the target, which was owner at epoch " +
+                         std::to_string(target.owner_epoch.value) + ", may hold them");
 
-  if (target.generation == 0) return full("the target's replica has no generation yet");
+  if (target.generation == 0) {
+    if (!holds(Rule::fresh_is_copied_in_full))
+      return {SyncMode::partial, "marks alone decide", false};
+    return full("the target's replica has no generation yet");
+  }
   // It is shared: what the target wrote alone is in the owner's replica, or the owner could not be
   // uptodate.
   if (owner.generation == 0) return full("the owner's replica has no generation yet");
@@ -79,7 +85,7 @@ SyncVerdict decide(const ReplicaSummary& owner, const ReplicaSummary& target) {
 
   if (target.damaged) return full("a disk of the target failed: nothing of it is taken on trust");
   if (!owner.dirty_known) return full("the owner's bitmap or activity log could not be read");
-  if (target.was_owner && !target.dirty_known)
+  if (target.owner_epoch != Epoch() && !target.dirty_known)
     return full("the target was owner, and its bitmap or activity log could not be read");
   if (!is_kept_against(owner, target.generation))
     return full("the target's generation " + id(target.generation) +
@@ -89,23 +95,17 @@ SyncVerdict decide(const ReplicaSummary& owner, const ReplicaSummary& target) {
 
 }  // namespace
 
-// Marks that could not be read have become marks in which everything is dirty.
-DirtySet dirty_set_of(const ReplicaMarks& marks) {
-  return {true, marks.dirty_bytes() == 0};
-}
-
-ReplicaSummary summary_of(const ReplicaRecord& replica, DirtySet dirty) {
+ReplicaSummary summary_of(const ReplicaRecord& replica, bool dirty_known) {
   const Record& record = replica.record();
   ReplicaSummary summary;
   summary.generation = record.generation;
   summary.base_generation = record.base_generation;
   summary.history = record.generation_history;
   summary.generation_shared = record.generation_shared;
-  summary.was_owner = record.was_owner;
-  summary.may_lack = record.may_lack;
+  summary.owner_epoch = record.owner_epoch;
+  summary.lack_epoch = record.lack_epoch;
   summary.damaged = record.damaged;
-  summary.dirty_known = dirty.known;
-  summary.dirty_empty = dirty.known && dirty.empty;
+  summary.dirty_known = dirty_known;
   summary.state = record.state;
   summary.suspect = replica.suspect();
   return summary;

@@ -4,8 +4,8 @@
 // Guarantees
 //  1. Mirrored: owner and target come to the same mode and split_brain from the same two summaries.
 //  2. Refused when the target may hold something completed that the owner's history lacks: it went
-//     on alone (generation not shared), or it was owner and the present one went on from a replica
-//     that had lost unflushed writes. Refused also when nothing is known in common.
+//     on alone (generation not shared), or it was owner at or after the epoch in which the present
+//     owner's replica lost unflushed writes. Refused also when nothing is known in common.
 //  3. Partial only when the owner's dirty set, together with the target's own, covers every byte in
 //     which the two may differ (R6 of ReplicaRecord).
 //  4. Full otherwise; it is never wrong where partial would be right, only slower.
@@ -27,16 +27,9 @@ struct ReplicaSummary : ReplicaHistory {
   bool operator==(const ReplicaSummary&) const = default;
 };
 
-// What of the dirty set the caller found on its disk. A set whose files could not be read becomes
-// known, and not empty, when every bit has been set durably.
-struct DirtySet {
-  bool known = false;
-  bool empty = false;
-};
-
-DirtySet dirty_set_of(const ReplicaMarks& marks);
-
-ReplicaSummary summary_of(const ReplicaRecord& replica, DirtySet dirty);
+// dirty_known: the caller could read its bitmap and log; a set that could not be read becomes known
+// when every bit has been set durably.
+ReplicaSummary summary_of(const ReplicaRecord& replica, bool dirty_known);
 // The partner's. Only an uptodate owner says hello.
 ReplicaSummary summary_of(const Hello& hello);
 ReplicaSummary summary_of(const HelloOk& ok);

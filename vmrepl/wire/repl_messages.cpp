@@ -28,11 +28,10 @@ json history_to_json(const ReplicaHistory& from) {
           {"base_generation", id_text(from.base_generation)},
           {"history", id_texts(from.history)},
           {"generation_shared", from.generation_shared},
-          {"was_owner", from.was_owner},
-          {"may_lack", from.may_lack},
+          {"owner_epoch", from.owner_epoch.value},
+          {"lack_epoch", from.lack_epoch.value},
           {"damaged", from.damaged},
-          {"dirty_known", from.dirty_known},
-          {"dirty_empty", from.dirty_empty}};
+          {"dirty_known", from.dirty_known}};
 }
 
 void read_history(JsonFields& fields, ReplicaHistory& into) {
@@ -40,11 +39,10 @@ void read_history(JsonFields& fields, ReplicaHistory& into) {
   into.base_generation = fields.optional_id("base_generation").value_or(into.base_generation);
   if (fields.has("history")) into.history = fields.ids("history", history_max);
   into.generation_shared = fields.optional_flag("generation_shared", into.generation_shared);
-  into.was_owner = fields.optional_flag("was_owner", into.was_owner);
-  into.may_lack = fields.optional_flag("may_lack", into.may_lack);
+  into.owner_epoch = Epoch(fields.optional_number("owner_epoch").value_or(0));
+  into.lack_epoch = Epoch(fields.optional_number("lack_epoch").value_or(0));
   into.damaged = fields.optional_flag("damaged", into.damaged);
   into.dirty_known = fields.optional_flag("dirty_known", into.dirty_known);
-  into.dirty_empty = fields.optional_flag("dirty_empty", into.dirty_empty);
 }
 
 std::uint64_t protocol_of(JsonFields& fields) {
@@ -55,6 +53,17 @@ std::optional<SyncMode> parse_sync_mode(std::string_view text) {
   for (const auto mode : {SyncMode::partial, SyncMode::full})
     if (text == to_text(mode)) return mode;
   return std::nullopt;
+}
+
+std::string shortened(std::string reason) {
+  if (reason.size() <= reason_bytes_max) return reason;
+  const std::string ellipsis = "…";
+  std::size_t end = reason_bytes_max - ellipsis.size();
+  // Not in the middle of a character.
+  while (end > 0 && (static_cast<unsigned char>(reason[end]) & 0xC0U) == 0x80U)
+    --end;
+  reason.resize(end);
+  return reason + ellipsis;
 }
 
 }  // namespace
@@ -102,7 +111,8 @@ std::string encode(const HelloOk& message) {
 }
 
 std::string encode(const HelloRefused& message) {
-  return dump_json({{"reason", message.reason}, {"promised_epoch", message.promised_epoch.value}});
+  return dump_json(
+      {{"reason", shortened(message.reason)}, {"promised_epoch", message.promised_epoch.value}});
 }
 
 std::string encode(const EpochMessage& message) {
@@ -120,7 +130,7 @@ std::string encode(const SyncEnd& message) {
 }
 
 std::string encode(const Bye& message) {
-  return dump_json({{"reason", message.reason}});
+  return dump_json({{"reason", shortened(message.reason)}});
 }
 
 Result<Hello> decode_hello(std::string_view text) {
@@ -167,7 +177,7 @@ Result<HelloRefused> decode_hello_refused(std::string_view text) {
   BOOST_OUTCOME_TRY(const json object, parse_json_object(text, "hello_refused"));
   JsonFields fields(object, "hello_refused");
   HelloRefused message;
-  message.reason = fields.text("reason");
+  message.reason = shortened(fields.text("reason"));
   message.promised_epoch = Epoch(fields.number("promised_epoch"));
   BOOST_OUTCOME_TRY(fields.outcome());
   return message;
@@ -245,7 +255,7 @@ Result<Bye> decode_bye(std::string_view text) {
   BOOST_OUTCOME_TRY(const json object, parse_json_object(text, "bye"));
   JsonFields fields(object, "bye");
   Bye message;
-  message.reason = fields.text("reason");
+  message.reason = shortened(fields.text("reason"));
   BOOST_OUTCOME_TRY(fields.outcome());
   return message;
 }

@@ -25,6 +25,9 @@ constexpr std::size_t hello_disks_max = 256;
 constexpr std::size_t history_max = 64;
 // Of one sync_dirty frame.
 constexpr std::size_t ranges_max = 4096;
+// Of a reason, in UTF-8: a longer one is cut, when it is encoded and when it is decoded. Reasons
+// quote what the other side said, and must fit into a frame however much that was.
+constexpr std::size_t reason_bytes_max = 4096;
 
 // What the engine that said hello can do; its messages did not name a number before 2.
 constexpr std::uint64_t protocol_before_generations = 1;
@@ -43,11 +46,10 @@ struct ReplicaHistory {
   std::uint64_t base_generation = 0;
   std::vector<std::uint64_t> history;  // newest first
   bool generation_shared = true;
-  bool was_owner = false;
-  bool may_lack = false;
+  Epoch owner_epoch;
+  Epoch lack_epoch;
   bool damaged = false;
   bool dirty_known = false;  // its own dirty set (bitmap and activity log) could be read
-  bool dirty_empty = false;  // and holds nothing
   bool operator==(const ReplicaHistory&) const = default;
 };
 

@@ -1,7 +1,8 @@
 """The job of this program is: the lab by hand (`./dev lab …`): a kept lab to look around in, with
 havm running in it when built.
 
-  up [--name N] [--bare]     two hosts, witness, havmd on both (--bare: without havm's programs)
+  up [--name N] [--bare]     two hosts, witness, havmd on both (--bare: without havm's programs);
+     [--honest-disk]         the hosts' disks lose nothing at a power cut
   down [--name N | --all]    removes the lab; --all: every lab of this machine, whoever made it
   status                     the labs there are
   exec [--name N] A|B CMD…   a program on a host
@@ -30,7 +31,9 @@ def parser() -> argparse.ArgumentParser:
         one.add_argument("--name", default="hand")
         return one
 
-    verb("up").add_argument("--bare", action="store_true")
+    begin = verb("up")
+    begin.add_argument("--bare", action="store_true")
+    begin.add_argument("--honest-disk", action="store_true")
     verb("down").add_argument("--all", action="store_true")
     verb("status")
     run = verb("exec")
@@ -48,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
 
 def up(options) -> None:
     lab = Lab(options.name)
-    lab.up(keep=True)
+    lab.up(keep=True, honest_disk=options.honest_disk)
     try:
         if not options.bare:
             Product(lab).start()

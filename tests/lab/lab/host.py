@@ -1,9 +1,10 @@
 """The job of Host is: one lab host, a machine as far as libvirt and havm can tell.
 
 It has its own network, mount, UTS and pid namespaces, its own boot_id at each boot, a fresh /run,
-and private /etc/libvirt, /var/lib/libvirt, /var/log/libvirt, /var/cache/libvirt, /etc/havm and
-/var/lib/havm that survive a power cut. All state is in the lab directory, so that a second process
-can attach to a host that another one booted.
+and private /etc/libvirt, /var/lib/libvirt, /var/log/libvirt, /var/cache/libvirt and /etc/havm that
+survive a power cut as they are. Images and /var/lib/havm are on a disk that loses what was not
+flushed (disk.py). All state is in the lab directory, so that a second process can attach to a host
+that another one booted.
 """
 
 import json
@@ -14,20 +15,21 @@ import subprocess
 import uuid
 
 from . import procs
+from .disk import HostDisk
 from .procs import LabError, wait_until
 
 HERE = pathlib.Path(__file__).resolve().parent
 HOOK = HERE.parents[2] / "conf" / "hooks" / "qemu"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 READY_S = 60
-# What the host keeps over a power cut: directory in the lab's folder → where it appears
+# What the host keeps over a power cut, flushed or not: directory in the lab's folder → where it
+# appears
 KEPT = {
     "etc-libvirt": "/etc/libvirt",
     "lib-libvirt": "/var/lib/libvirt",
     "log-libvirt": "/var/log/libvirt",
     "cache-libvirt": "/var/cache/libvirt",
     "etc-havm": "/etc/havm",
-    "lib-havm": "/var/lib/havm",
     "observer": "/run/havm-observer",
 }
 LIBVIRTD_CONF = """listen_tls = 0
@@ -53,6 +55,7 @@ class Host:
         self.name = name
         self.dir = lab_dir / name
         self.namespace = namespace
+        self.disk = HostDisk(self.dir)
         self._report = self.dir / "init.json"
 
     # --- what is there ----------------------------------------------------------------------------
@@ -101,7 +104,7 @@ class Host:
 
     # --- power ------------------------------------------------------------------------------------
 
-    def install(self) -> None:
+    def install(self, *, honest_disk: bool = False) -> None:
         """The disks of a host that was never booted."""
         for folder in [*KEPT, "log"]:
             (self.dir / folder).mkdir(parents=True, exist_ok=True)
@@ -110,7 +113,7 @@ class Host:
         (etc / "libvirtd.conf").write_text(LIBVIRTD_CONF.format(uuid=host_uuid))
         (etc / "qemu.conf").write_text(QEMU_CONF)
         (etc / "virtlogd.conf").write_text("")
-        (self.dir / "lib-libvirt" / "images").mkdir(exist_ok=True)
+        self.disk.install(honest=honest_disk)
         if HOOK.exists():
             target = etc / "hooks" / "qemu.d" / "50-havm"
             target.parent.mkdir(parents=True)
@@ -128,6 +131,7 @@ class Host:
             "report": str(self._report),
             "tmpfs": ["/run"],
             "binds": {target: str(self.dir / folder) for folder, target in KEPT.items()},
+            "disk": self.disk.for_next_boot(),
         }
         (self.dir / "init-config.json").write_text(json.dumps(config))
         argv = [
@@ -157,7 +161,9 @@ class Host:
             READY_S,
             0.02,
         )
-        self.init_pid()
+        if not self.is_on():
+            said = (self.dir / "log" / "init.log").read_text(errors="replace").splitlines()
+            raise LabError(f"host {self.name} did not come up: {' / '.join(said[-3:])}")
         self._start_libvirt()
 
     def _start_libvirt(self) -> None:
@@ -259,7 +265,14 @@ class Host:
         return self.exec(["virsh", "-q", *argv], check=check, timeout_s=timeout_s)
 
     def path(self, inside: str) -> pathlib.Path:
-        """Where a kept file of the host is, seen from outside."""
+        """Where a kept file of the host is, seen from outside. On a host that is on, a file of its
+        disk is as the host sees it, what was not flushed included; on one that is off, it is what
+        survived. Good until the power changes."""
+        on_medium = self.disk.on_medium(inside)
+        if on_medium and self.is_on():
+            return pathlib.Path(f"/proc/{self.init_pid()}/root{inside}")
+        if on_medium:
+            return on_medium
         for folder, target in KEPT.items():
             if inside == target or inside.startswith(target + "/"):
                 return self.dir / folder / inside[len(target) + 1 :]

@@ -47,7 +47,8 @@ class Lab:
 
     # --- life -------------------------------------------------------------------------------------
 
-    def up(self, *, keep: bool = False, boot: bool = True) -> "Lab":
+    def up(self, *, keep: bool = False, boot: bool = True, honest_disk: bool = False) -> "Lab":
+        """`honest_disk`: the hosts' disks lose nothing at a power cut."""
         if os.geteuid() != 0:
             raise LabError("the lab needs root: namespaces, mounts and libvirtd")
         if self.dir.exists():
@@ -59,7 +60,7 @@ class Lab:
             (self.dir / "vms").mkdir()
             (self.dir / "log").mkdir()
             for host in self.hosts.values():
-                host.install()
+                host.install(honest_disk=honest_disk)
             self._start_observer()
             if boot:
                 self.boot_hosts()
@@ -145,8 +146,8 @@ class Lab:
         self.mark("boot", host=host.name)
 
     def power_cut(self, host: Host) -> int:
-        """Links down first (a dying host says no goodbye), then SIGKILL of everything on it.
-        Returns the cut's BOOTTIME ns.
+        """Links down first (a dying host says no goodbye), then SIGKILL of everything on it, its
+        disk's volatile cache included. Returns the cut's BOOTTIME ns.
 
         In the moment between the two an honest host acknowledges nothing that its partner lacks;
         what a dishonest one acknowledges then is lost, and counted."""
@@ -271,7 +272,8 @@ class Lab:
         for host in self.hosts.values():
             sources[f"{host.name}-log"] = host.dir / "log"
             sources[f"{host.name}-libvirt"] = host.dir / "log-libvirt"
-            sources[f"{host.name}-havm"] = host.dir / "lib-havm"
+            sources[f"{host.name}-havm"] = host.path("/var/lib/havm")
+            sources[f"{host.name}-disk.json"] = host.disk.settings_file
         for name, source in sources.items():
             if source.is_dir():
                 shutil.copytree(

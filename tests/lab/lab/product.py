@@ -17,19 +17,13 @@ from .host import Host
 from .lab import Lab
 from .network import ADDRESSES
 from .procs import LabError, wait_until
+from .programs import bin_dir, need
 
-ROOT = pathlib.Path(__file__).resolve().parents[3]
+CLUSTER_FILE = "/etc/havm/cluster.json"
 PROGRAMS = ["havm", "havmd", "havm-repl", "havm-guard", "havm-witness"]
 WITNESS_PORT = 7600
 READY_S = 30
 SYNC_S = 180
-
-
-def bin_dir() -> pathlib.Path:
-    """Where the built programs are: $HAVM_BIN_DIR, else the release build."""
-    return pathlib.Path(
-        os.environ.get("HAVM_BIN_DIR", ROOT / "build" / "release" / "bin")
-    ).absolute()
 
 
 class Product:
@@ -38,22 +32,16 @@ class Product:
         lab: Lab,
         *,
         timing: str = "default",
+        transport: str = "tls",
         replaced: dict[str, str] | None = None,
         binaries: pathlib.Path | None = None,
     ):
         """`replaced` maps a program to the file in the bin directory that stands in for it."""
         self.lab = lab
         self.timing = timing
+        self.transport = transport
         self.bin = binaries or bin_dir()
-        missing = [
-            name
-            for name in {*PROGRAMS, *(replaced or {}).values()}
-            if not (self.bin / name).exists()
-        ]
-        if missing:
-            raise LabError(
-                f"{self.bin} has no {', '.join(sorted(missing))}; run ./dev build release first"
-            )
+        need(self.bin, [*PROGRAMS, *(replaced or {}).values()])
         if replaced:
             self.bin = self._copy_with(replaced)
         self._write_configuration()
@@ -74,6 +62,7 @@ class Product:
             "nodes": {name: {"links": addresses} for name, addresses in links.items()},
             "witness": {"address": ADDRESSES["lan"]["w"], "port": WITNESS_PORT},
             "timing": {"profile": self.timing},
+            "security": {"transport": self.transport},
             "ports": {
                 "heartbeat": 7601,
                 "peer": 7602,
@@ -83,9 +72,20 @@ class Product:
 
     def _write_configuration(self) -> None:
         for host in self.lab.hosts.values():
-            host.path("/etc/havm/cluster.json").write_text(
-                json.dumps(self.configuration(), indent=2) + "\n"
-            )
+            host.path(CLUSTER_FILE).write_text(json.dumps(self.configuration(), indent=2) + "\n")
+
+    def join_nodes(self) -> None:
+        """Certificates for both hosts, as the README tells a person to make them; once in the life
+        of a lab. Both hosts must be on."""
+        a, b = self.lab.a, self.lab.b
+        if b.path("/etc/havm/tls/node.pem").exists():
+            return
+        self.havm(a, "cluster-init")
+        self.havm(a, "node-join", b.name, "--out", "/etc/havm/b.pem")
+        carried = a.path("/etc/havm/b.pem")
+        shutil.move(carried, b.path("/etc/havm/b.pem"))
+        self.havm(b, "node-join", "--from", "/etc/havm/b.pem")
+        b.path("/etc/havm/b.pem").unlink()
 
     # --- programs ---------------------------------------------------------------------------------
 
@@ -116,7 +116,7 @@ class Product:
         self.lab.mark("witness-killed")
 
     def start_havmd(self, host: Host) -> None:
-        host.spawn([str(self.bin / "havmd"), "--config", "/etc/havm/cluster.json"], "havmd")
+        host.spawn([str(self.bin / "havmd"), "--config", CLUSTER_FILE], "havmd")
         wait_until(
             f"havmd of host {host.name} to answer (see {host.dir}/log/havmd.log)",
             lambda: self.havm(host, "version", check=False).returncode == 0,
@@ -126,6 +126,7 @@ class Product:
 
     def start(self) -> None:
         """Witness and both agents, on hosts that are on."""
+        self.join_nodes()
         self.start_witness()
         for host in self.lab.hosts.values():
             self.start_havmd(host)

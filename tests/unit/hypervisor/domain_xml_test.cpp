@@ -59,6 +59,7 @@ TEST(DomainXml, knows_units_of_memory) {
   EXPECT_EQ(kib("<memory unit='M'>3</memory>"), 3072U);
   EXPECT_EQ(kib("<memory unit='MB'>1024</memory>"), 1000000U);
   EXPECT_EQ(kib("<memory unit='bytes'>1048576</memory>"), 1024U);
+  EXPECT_EQ(kib("<memory unit='E'>18446744073709551615</memory>"), 1ULL << 53U);
 }
 
 TEST(DomainXml, lists_disks_with_their_text) {

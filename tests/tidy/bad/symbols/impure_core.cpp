@@ -7,6 +7,10 @@
 #include <random>
 #include <thread>
 
+namespace havm {
+inline int broken_rule = 0;
+}
+
 long impure(int fd) {
   std::random_device chance;
   std::this_thread::yield();
@@ -15,5 +19,6 @@ long impure(int fd) {
   char byte = 0;
   if (::read(fd, &byte, 1) != 1) throw 1;
   return ::socket(AF_INET, SOCK_STREAM, 0) +
-         std::chrono::steady_clock::now().time_since_epoch().count() + static_cast<long>(chance());
+         std::chrono::steady_clock::now().time_since_epoch().count() + static_cast<long>(chance()) +
+         havm::broken_rule;
 }

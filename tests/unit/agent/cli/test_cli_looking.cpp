@@ -1,4 +1,5 @@
 // Commands that only look: their output to the byte, on a file as standard output.
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "tests/unit/agent/cli/run_havm.hpp"
@@ -211,6 +212,24 @@ TEST_F(CliLooking, NodeList) {
       "\n"
       "Arbiter: witness at 203.0.113.9:7600, up\n"
       "\n");
+}
+
+TEST_F(CliLooking, NodeListTellsHowTheDataIsProtected) {
+  const std::vector<std::pair<std::string, std::string>> cases{
+      {R"({"transport": "tls", "certificate_until": "2035-01-31T09:30:00Z", "problem": null})",
+       "TLS, certificate of this node valid until 2035-01-31T09:30:00Z"},
+      {R"({"transport": "plain", "certificate_until": null, "problem": null})",
+       "plain TCP, neither encrypted nor authenticated (for measurements only)"},
+      {R"({"transport": "tls", "certificate_until": null, "problem": "it is gone"})",
+       "no new connection is possible: it is gone"}};
+  for (const auto& [replication, line] : cases)
+    havmd.answer("GET /v1/nodes", 200,
+                 json::parse(R"({"nodes": [], "arbiter": {"kind": "none", "endpoint": null},
+                                 "replication": )" +
+                             replication + "}"));
+  for (const auto& [replication, line] : cases)
+    EXPECT_THAT(run_havm(havmd, {"node-list"}).out,
+                testing::EndsWith("\nReplication: " + line + "\n\n"));
 }
 
 TEST_F(CliLooking, NodeListWithoutArbiter) {

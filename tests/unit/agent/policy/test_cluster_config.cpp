@@ -61,6 +61,24 @@ TEST(ClusterConfig, DefaultsOfWhatIsMissing) {
   EXPECT_EQ(config->witness, std::nullopt);
   EXPECT_EQ(config->timing, Timing{});
   EXPECT_EQ(config->ports, ClusterPorts{});
+  EXPECT_EQ(config->transport, Transport::tls);
+}
+
+TEST(ClusterConfig, PlainTcpOnlyWhenSaid) {
+  json document = valid();
+  for (const auto& [text, transport] :
+       {std::pair(R"({})", Transport::tls), std::pair(R"({"transport": "tls"})", Transport::tls),
+        std::pair(R"({"transport": "plain"})", Transport::plain)}) {
+    document["security"] = json::parse(text);
+    Findings findings;
+    const auto config = parse_cluster_config(document.dump(), findings);
+    ASSERT_THAT(texts(findings), ElementsAre());
+    EXPECT_EQ(config->transport, transport) << text;
+  }
+  document["security"] = {{"transport", "none"}};
+  EXPECT_THAT(check(document), ElementsAre(finding("/security/transport", "plain")));
+  document["security"] = {{"transprot", "tls"}};
+  EXPECT_THAT(check(document), ElementsAre(finding("/security/transprot", "transport")));
 }
 
 TEST(ClusterConfig, AddressesBecomeCanonical) {

@@ -114,10 +114,37 @@ TEST(Definition, DisksAndNodesAreDistinct) {
   EXPECT_THAT(check(twice), ElementsAre(finding("/nodes", "two different node names")));
 }
 
-TEST(Definition, NulInAPathIsRefused) {
+TEST(Definition, NulAndLineBreaksInAPathAreRefused) {
   json document = definition_to_json(example());
-  document["disks"][0]["path"] = std::string("/a\0b", 4);
-  EXPECT_THAT(check(document), ElementsAre(finding("/disks/0/path", "")));
+  for (const std::string& path :
+       {std::string("/a\0b", 4), std::string("/a\nb"), std::string("/a\r"), std::string("/\n")}) {
+    document["disks"][0]["path"] = path;
+    EXPECT_THAT(check(document), ElementsAre(finding("/disks/0/path", ""))) << json(path);
+  }
+}
+
+// A partner sends definitions too. std::regex recurses over what a pattern repeats without bound: a
+// path of a megabyte must not end the process.
+TEST(Definition, ATextOfAnyLengthIsJudged) {
+  const json whole = definition_to_json(example());
+  const std::string endless(1'000'000, 'x');
+  json document = whole;
+  document["disks"][0]["path"] = "/" + endless;
+  EXPECT_THAT(check(document), ElementsAre(finding("/disks/0/path", "an absolute path")));
+  for (const char* key : {"uuid", "desired", "policy"}) {
+    document = whole;
+    document[key] = endless;
+    EXPECT_FALSE(check(document).empty()) << key;
+  }
+  document = whole;
+  document["nodes"][1] = endless;
+  EXPECT_FALSE(check(document).empty());
+  document = whole;
+  document["disks"][0]["target"] = "v" + endless;
+  EXPECT_FALSE(check(document).empty());
+  document = whole;
+  document["policy"]["preferred_node"] = endless;
+  EXPECT_FALSE(check(document).empty());
 }
 
 TEST(Definition, BuiltInSchemaIsTheFileOfConf) {

@@ -51,6 +51,12 @@ TEST(Document, DepthAndSizeAreBounded) {
   EXPECT_THAT(large.list(), ElementsAre(finding("", "more than the allowed 1 MiB")));
 }
 
+TEST(Document, ANumberBeyondEveryRangeIsAFinding) {
+  Findings findings;
+  EXPECT_TRUE(parse_document("{\"lease\": 1e999}", findings).is_null());
+  EXPECT_THAT(findings.list(), ElementsAre(finding("", "a number in the document is too large")));
+}
+
 TEST(Document, InvalidUtf8IsRefused) {
   Findings findings;
   parse_document("{\"a\": \"\xff\"}", findings);

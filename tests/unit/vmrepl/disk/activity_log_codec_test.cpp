@@ -30,7 +30,7 @@ LogTransaction sample() {
 
 TEST(MetadataHeader, TheDocumentedHeadersAreWhatWeWrite) {
   const MetadataIdentity identity{"f1b2", {{"vda", 1073741824}}};
-  EXPECT_EQ(encode_metadata_header(make_log_header(identity, 6656, 1)).value(),
+  EXPECT_EQ(encode_metadata_header(make_log_header(identity, 6656, 64)).value(),
             document_vector("Vector 1", metadata_header_bytes));
 }
 
@@ -128,7 +128,7 @@ void seal(Bytes& bytes) {
 }
 
 TEST(ActivityLogCodec, EveryKindOfFaultIsTold) {
-  EXPECT_EQ(fault_of(Bytes(block)), LogBlockFault::empty);
+  EXPECT_EQ(fault_of(Bytes(block)), LogBlockFault::damaged);
   EXPECT_EQ(fault_of(Bytes(block - 1)), LogBlockFault::damaged);
   Bytes bad = encode_log_block(sample());
   store_be(bad.data() + 8, std::uint32_t{2});
@@ -145,11 +145,12 @@ TEST(ActivityLogCodec, EveryKindOfFaultIsTold) {
 // A log that lives: the core decides, the ring is what the file would hold.
 class RingTest : public testing::Test {
  protected:
-  void begin(std::uint32_t slots, std::uint32_t extents, unsigned seed, std::uint64_t first = 1) {
+  void begin(std::uint32_t slots, std::uint32_t extents, unsigned seed,
+             std::uint64_t first = log_first_transaction) {
     extents_ = extents;
     random_.seed(seed);
     header_ = make_log_header(identity_of(extents), slots, first);
-    ring_.resize(ring * block);
+    ring_ = make_empty_ring(slots, first);
     std::vector<std::uint64_t> sizes;
     for (const DiskIdentity& disk : header_.identity.disks)
       sizes.push_back(disk.size_bytes);
@@ -223,6 +224,19 @@ TEST_F(RingTest, AnyNewestBlocksButOneRebuildTheWholeTable) {
   }
 }
 
+TEST_F(RingTest, ANewLogThatLostABlockIsDamaged) {
+  begin(500, 700, 2);
+  expect_table(63, false);
+  for (std::uint64_t n = 1; n < ring; ++n) {
+    const Bytes kept = ring_;
+    set_block(n, Bytes(block));
+    EXPECT_NE(rebuilt().damage, "") << n;
+    ring_ = kept;
+  }
+  ring_.assign(ring_.size(), std::byte{0});
+  EXPECT_NE(rebuilt().damage, "");
+}
+
 TEST_F(RingTest, ATornNewestTransactionLeavesTheTableBefore) {
   begin(200, 400, 3);
   for (int i = 0; i < 150 && !HasFailure(); ++i) {
@@ -242,10 +256,10 @@ TEST_F(RingTest, ATornNewestTransactionLeavesTheTableBefore) {
 
 TEST_F(RingTest, DamageToAnyOtherBlockThatCountsIsDamage) {
   begin(500, 700, 4);
-  for (const std::uint64_t until : {5U, 63U, 64U, 65U, 130U}) {
+  for (const std::uint64_t until : {68U, 125U, 126U, 127U, 130U, 200U}) {
     while (newest_ < until)
       go_on();
-    const std::uint64_t oldest = newest_ >= ring - 1 ? newest_ - (ring - 2) : 1;
+    const std::uint64_t oldest = std::max(newest_ - (ring - 2), log_first_transaction);
     for (std::uint64_t n = oldest; n < newest_; ++n) {
       const Bytes kept = ring_;
       for (const Bytes& bad : {garbage(), Bytes(block)}) {
@@ -281,7 +295,7 @@ TEST_F(RingTest, ALostWriteIsDamage) {
 
 TEST_F(RingTest, TwoDamagedBlocksAreNeverTakenForOneTornWrite) {
   begin(500, 700, 6);
-  for (const std::uint64_t until : {3U, 40U, 100U}) {
+  for (const std::uint64_t until : {66U, 100U, 163U}) {
     while (newest_ < until)
       go_on();
     const Bytes kept = ring_;
@@ -323,8 +337,10 @@ TEST_F(RingTest, WhatDoesNotFitTheHeaderIsDamage) {
   header_.blocks = 63;
   EXPECT_NE(rebuilt().damage, "");
   header_ = good;
-  header_.first = 0;
-  EXPECT_NE(rebuilt().damage, "");
+  for (const std::uint64_t first : {0U, 63U}) {
+    header_.first = first;
+    EXPECT_NE(rebuilt().damage, "") << first;
+  }
   header_ = good;
   header_.identity = identity_of(3);  // extents beyond the disk
   EXPECT_NE(rebuilt().damage, "");
@@ -334,28 +350,28 @@ TEST_F(RingTest, WhatDoesNotFitTheHeaderIsDamage) {
 
 TEST_F(RingTest, AForgedTransactionIsDamage) {
   begin(500, 700, 9);
-  while (newest_ < 10)
+  while (newest_ < 70)
     go_on();
   const Bytes kept = ring_;
   const auto forged = [&](const std::function<void(LogTransaction&)>& change) {
     ring_ = kept;
     LogTransaction t;
-    t.number = 11;
-    t.context_first = ActivityLogCore::context_first(11, 500);
+    t.number = 71;
+    t.context_first = ActivityLogCore::context_first(71, 500);
     t.context.resize(ActivityLogCore::context_slots(500));
     change(t);
-    set_block(11, encode_log_block(t));
+    set_block(71, encode_log_block(t));
     return rebuilt().damage;
   };
   EXPECT_EQ(forged([](LogTransaction&) {}), "");
-  EXPECT_NE(forged([](LogTransaction& t) { t.number = 12; }), "");
+  EXPECT_NE(forged([](LogTransaction& t) { t.number = 72; }), "");
   EXPECT_NE(forged([](LogTransaction& t) { ++t.context_first; }), "");
   EXPECT_NE(forged([](LogTransaction& t) { t.context.pop_back(); }), "");
   EXPECT_NE(forged([](LogTransaction& t) { t.context[0] = LogExtent{0, 700}; }), "");
   EXPECT_NE(forged([](LogTransaction& t) { t.updates = {{500, std::nullopt}}; }), "");
   EXPECT_NE(forged([](LogTransaction& t) { t.updates = {{0, LogExtent{2, 0}}}; }), "");
   EXPECT_NE(forged([](LogTransaction& t) { t.updates = {{0, LogExtent{1, 1}}}; }), "");
-  EXPECT_NE(forged([](LogTransaction& t) { t.number = 11 + (std::uint64_t{1} << 60); }), "");
+  EXPECT_NE(forged([](LogTransaction& t) { t.number = 71 + (std::uint64_t{1} << 60); }), "");
 }
 
 }  // namespace

@@ -9,6 +9,7 @@ namespace {
 
 constexpr std::uint64_t extent = ActivityLogCore::extent_bytes;
 constexpr std::uint32_t ring = ActivityLogCore::ring_blocks;
+constexpr std::uint64_t first = log_first_transaction;
 
 class ActivityLogStoreTest : public MetadataFixture {
  protected:
@@ -79,7 +80,7 @@ TEST_F(ActivityLogStoreTest, ANewLogIsEmptyAndWhollyThere) {
   EXPECT_FALSE(store->contents().damaged());
   EXPECT_FALSE(store->contents().newest_torn);
   EXPECT_EQ(store->contents().table, nothing());
-  EXPECT_EQ(store->contents().next_transaction, 1U);
+  EXPECT_EQ(store->contents().next_transaction, first);
   EXPECT_EQ(store->path(), path_);
   const struct stat st = status();
   EXPECT_EQ(st.st_mode & 07777, 0600U);
@@ -97,7 +98,7 @@ TEST_F(ActivityLogStoreTest, WhatIsDoneIsFoundAgain) {
     ASSERT_TRUE(store);
     EXPECT_FALSE(store->contents().damaged()) << store->contents().damage;
     EXPECT_EQ(store->contents().table, table);
-    EXPECT_EQ(store->contents().next_transaction, transactions + 1);
+    EXPECT_EQ(store->contents().next_transaction, first + transactions);
     table = work(*store, count);
     transactions += static_cast<std::uint64_t>(count);
   }
@@ -111,7 +112,7 @@ TEST_F(ActivityLogStoreTest, ADoneTransactionIsInTheFileAtOnce) {
   const auto seen = read_activity_log(path_);  // beside the lock
   ASSERT_TRUE(seen) << seen.error().message;
   EXPECT_EQ(seen.value().log.table, table);
-  EXPECT_EQ(seen.value().log.newest, 70U);
+  EXPECT_EQ(seen.value().log.newest, first + 69);
 }
 
 TEST_F(ActivityLogStoreTest, OneWriterAndNeverReplaced) {
@@ -158,7 +159,8 @@ TEST_F(ActivityLogStoreTest, ATornTransactionLeavesTheTableBefore) {
       ASSERT_EQ(found.damage, "");
       ASSERT_EQ(found.table, all ? new_table : old_table);
       ASSERT_EQ(found.newest_torn, !none && !all);
-      ASSERT_EQ(found.next_transaction, static_cast<std::uint64_t>(before_it) + (all ? 2 : 1));
+      ASSERT_EQ(found.next_transaction,
+                first + static_cast<std::uint64_t>(before_it) + (all ? 1 : 0));
     });
     // After a torn one life goes on in its place.
     Bytes torn = before;
@@ -184,14 +186,15 @@ TEST_F(ActivityLogStoreTest, EveryDamageIsToldOrHarmless) {
     table = work(*store, 100);
   }
   const Bytes good = content_of(path_);
-  for (std::uint64_t n = 100 - (ring - 2); n < 100; ++n) {
+  const std::uint64_t newest = first + 99;
+  for (std::uint64_t n = newest - (ring - 2); n < newest; ++n) {
     damage_block(n);
     const LogContents found = loaded();
     EXPECT_TRUE(found.damaged()) << n;
     EXPECT_EQ(found.table, nothing());
     put(good);
   }
-  damage_block(101);  // the oldest one, which is not needed
+  damage_block(newest + 1);  // the place of the oldest one, which is not needed
   EXPECT_EQ(loaded().table, table);
   EXPECT_TRUE(loaded().newest_torn);
   for (const std::size_t size : {0U, 5000U, 8192U, 20000U, 266240U}) {
@@ -206,6 +209,16 @@ TEST_F(ActivityLogStoreTest, EveryDamageIsToldOrHarmless) {
     poke(at, {good[at]});
   }
   EXPECT_EQ(loaded().table, table);
+}
+
+TEST_F(ActivityLogStoreTest, ANewLogCutShortIsNotAnEmptyOne) {
+  create();
+  const Bytes good = content_of(path_);
+  for (std::size_t size = 0; size < good.size(); size += 512 * 11) {
+    put(good);
+    std::filesystem::resize_file(path_, size);
+    EXPECT_TRUE(loaded().damaged()) << size;
+  }
 }
 
 TEST_F(ActivityLogStoreTest, ALogOfOthersIsDamaged) {
@@ -287,34 +300,35 @@ TEST_F(ActivityLogStoreTest, ACrashInAResetOfADamagedLogLeavesDamageOrAnEmptyLog
     auto store = load();
     work(*store, 100);
   }
-  damage_block(80);
+  damage_block(140);
   const Bytes damaged = content_of(path_);
   Bytes no_header = damaged;
   std::fill_n(no_header.begin(), metadata_header_bytes, std::byte{0});
-  const Bytes no_blocks(log_file_bytes);
+  Bytes no_header_yet(metadata_header_bytes);
+  const Bytes empty_ring = make_empty_ring(slots, first + 100);
+  no_header_yet.insert(no_header_yet.end(), empty_ring.begin(), empty_ring.end());
   {
     auto store = load();
     ASSERT_TRUE(store->contents().damaged());
     ASSERT_TRUE(store->reset());
     EXPECT_FALSE(store->contents().damaged());
-    EXPECT_EQ(store->contents().next_transaction, 101U);
+    EXPECT_EQ(store->contents().next_transaction, first + 100);
   }
   const Bytes empty = content_of(path_);
-  EXPECT_TRUE(std::all_of(empty.begin() + metadata_header_bytes, empty.end(),
-                          [](std::byte b) { return b == std::byte{0}; }));
+  EXPECT_TRUE(equal(std::span(empty).subspan(metadata_header_bytes), empty_ring));
   const auto expect_damage = [&](const Bytes& image, bool, bool) {
     put(image);
     ASSERT_TRUE(loaded().damaged());
   };
-  for_each_torn(damaged, no_header, 50, expect_damage);
-  for_each_torn(no_header, no_blocks, 50, expect_damage);
-  for_each_torn(no_blocks, empty, 50, [&](const Bytes& image, bool, bool all) {
+  for_each_torn(damaged, no_header, 20, expect_damage);
+  for_each_torn(no_header, no_header_yet, 20, expect_damage);
+  for_each_torn(no_header_yet, empty, 20, [&](const Bytes& image, bool, bool all) {
     put(image);
     const LogContents found = loaded();
     ASSERT_EQ(found.damaged(), !all);
     ASSERT_EQ(found.table, nothing());
   });
-  EXPECT_EQ(loaded().next_transaction, 101U);
+  EXPECT_EQ(loaded().next_transaction, first + 100);
 }
 
 // The steps come in that order: where the blocks cannot be written, the header says damage already.
@@ -324,7 +338,7 @@ TEST_F(ActivityLogStoreTest, AResetThatFailsInTheMiddleLeavesDamage) {
     auto store = load();
     work(*store, 100);
   }
-  damage_block(80);
+  damage_block(140);
   {
     auto store = load();
     const WriteLimit header_only(metadata_header_bytes);
@@ -347,7 +361,7 @@ TEST_F(ActivityLogStoreTest, AFailedWriteSticks) {
   {
     auto store = load();
     table = work(*store, 3);
-    ActivityLogCore core = core_of({table, 4, "", false});
+    ActivityLogCore core = core_of({table, first + 3, "", false});
     const LogTransaction t = next(core);
     {
       const WriteLimit limit(4096);
@@ -365,10 +379,11 @@ TEST_F(ActivityLogStoreTest, AWritePartlyDoneIsAFailure) {
   create();
   auto store = load();
   ActivityLogCore core = core_of(store->contents());
-  const LogTransaction t = next(core);
+  static_cast<void>(core.admit(0, 0, 90 * extent));
+  const LogTransaction t = *core.start_transaction();  // of two sectors
   int error = 0;
   {
-    const WriteLimit limit(log_block_offset(1) + 512);
+    const WriteLimit limit(log_block_offset(first) + 512);
     error = write(*store, t);
   }
   EXPECT_GT(error, 0);
@@ -376,6 +391,7 @@ TEST_F(ActivityLogStoreTest, AWritePartlyDoneIsAFailure) {
   store.reset();
   EXPECT_EQ(loaded().table, nothing());
   EXPECT_FALSE(loaded().damaged());
+  EXPECT_TRUE(loaded().newest_torn);
 }
 
 TEST_F(ActivityLogStoreTest, AWriteInFlightSurvivesTheStore) {
@@ -410,7 +426,7 @@ TEST_F(ActivityLogStoreTest, ADoneMayWriteTheNextOne) {
   go_on();
   ASSERT_TRUE(run_until([&] { return left == 0; }));
   store.reset();
-  EXPECT_EQ(loaded().next_transaction, 101U);
+  EXPECT_EQ(loaded().next_transaction, first + 100);
 }
 
 using ActivityLogStoreDeathTest = ActivityLogStoreTest;
@@ -419,9 +435,9 @@ TEST_F(ActivityLogStoreDeathTest, MisuseIsABug) {
   create();
   auto store = load();
   LogTransaction t;
-  t.number = 2;
+  t.number = first + 1;
   EXPECT_DEATH(store->write(t, [](int) {}), "in order");
-  t.number = 1;
+  t.number = first;
   store->write(t, [](int) {});
   EXPECT_DEATH(store->write(t, [](int) {}), "one transaction at a time");
   EXPECT_DEATH(static_cast<void>(store->reset()), "cannot be emptied");

@@ -328,7 +328,7 @@ TEST_F(BitmapStoreTest, ADamagedBlockIsHealedByTheNextSave) {
 
 TEST_F(BitmapStoreTest, AFileCutShortIsDirtyWhereItIsMissing) {
   create();
-  std::filesystem::resize_file(path_, offset_of(1) + 100);
+  std::filesystem::resize_file(path_, offset_of(1) + 10);
   const auto opened = load();
   EXPECT_EQ(opened->loaded.damaged_blocks.size(), 3U);
   EXPECT_EQ(opened->loaded.bitmaps[0].set_grains(), a_.grains() - bitmap_block_words * 64);

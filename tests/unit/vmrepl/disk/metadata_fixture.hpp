@@ -95,7 +95,7 @@ class MetadataFixture : public DiskFixture {
       }
       look(image, count == 0, count == changed.size());
     };
-    const std::size_t step = 1 + changed.size() / 40;
+    const std::size_t step = 1 + changed.size() / 20;
     for (std::size_t cut = 0; cut <= changed.size(); cut += step) {
       try_one([&](std::size_t i) { return i < cut; });
       try_one([&](std::size_t i) { return i >= cut; });

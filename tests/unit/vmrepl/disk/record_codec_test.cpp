@@ -112,7 +112,7 @@ json version_1() {
   object["generation"] = 0x123456789abcdef0;
   object["generation_history"] = {3, 2, 1};
   for (const char* name :
-       {"base_generation", "generation_shared", "was_owner", "may_lack", "damaged"})
+       {"base_generation", "generation_shared", "owner_epoch", "lack_epoch", "damaged"})
     object.erase(name);
   return object;
 }
@@ -121,8 +121,9 @@ TEST(RecordCodec, Version1IsReadAndWhatItLacksIsUnknown) {
   Record expected = sample_record();
   expected.base_generation = 0;
   expected.generation_shared = true;
-  expected.was_owner = true;
-  expected.may_lack = expected.damaged = false;
+  expected.owner_epoch = expected.epoch;
+  expected.lack_epoch = Epoch();
+  expected.damaged = false;
   const auto decoded = decode_slot(forged_slot(version_1().dump(), 1));
   ASSERT_TRUE(std::holds_alternative<DecodedSlot>(decoded));
   EXPECT_EQ(std::get<DecodedSlot>(decoded).record, expected);

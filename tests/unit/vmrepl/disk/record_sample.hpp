@@ -32,8 +32,8 @@ inline Record sample_record(std::uint64_t epoch = 4, std::size_t disk_count = 2)
   record.generation_history = {3, 2, 1};
   record.base_generation = 2;
   record.generation_shared = false;
-  record.was_owner = true;
-  record.may_lack = true;
+  record.owner_epoch = Epoch(epoch);
+  record.lack_epoch = Epoch(1);
   record.damaged = true;
   record.boot_id = "11111111-2222-3333-4444-555555555555";
   record.clean = true;

@@ -20,7 +20,8 @@ Json good() {
     "listen":[{"address":"10.10.1.1","port":7700},{"address":"fd00::1","port":7700}],
     "partner_addresses":[{"address":"10.10.1.2","port":7700}],
     "timing":{"keepalive_ms":250,"session_timeout_ms":2000,"lease_ms":6000},
-    "nbd_socket_mode":"0660"})");
+    "nbd_socket_mode":"0660",
+    "tls":{"ca":"/t/ca.pem","certificate":"/t/node.pem","key":"/t/node.key"}})");
 }
 
 TEST(EngineConfigTest, EveryFieldIsRead) {
@@ -37,6 +38,7 @@ TEST(EngineConfigTest, EveryFieldIsRead) {
   EXPECT_EQ(c.session_timeout, std::chrono::milliseconds(2000));
   EXPECT_EQ(c.lease, std::chrono::milliseconds(6000));
   EXPECT_EQ(c.nbd_socket_mode, 0660u);
+  EXPECT_EQ(c.tls, (TlsFiles{"/t/ca.pem", "/t/node.pem", "/t/node.key"}));
 }
 
 TEST(EngineConfigTest, TimingGuardAndModeHaveDefaults) {
@@ -49,6 +51,15 @@ TEST(EngineConfigTest, TimingGuardAndModeHaveDefaults) {
   EXPECT_EQ(parsed.value().keepalive, std::chrono::milliseconds(250));
   EXPECT_EQ(parsed.value().guard_socket, "");
   EXPECT_EQ(parsed.value().nbd_socket_mode, 0600u);
+}
+
+TEST(EngineConfigTest, PlainTcpIsNullOrNothing) {
+  Json j = good();
+  j["tls"] = nullptr;
+  ASSERT_TRUE(parse_engine_config(j.dump()));
+  EXPECT_FALSE(parse_engine_config(j.dump()).value().tls);
+  j.erase("tls");
+  EXPECT_FALSE(parse_engine_config(j.dump()).value().tls);
 }
 
 TEST(EngineConfigTest, EachMistakeIsNamed) {
@@ -76,6 +87,11 @@ TEST(EngineConfigTest, EachMistakeIsNamed) {
       {"session_timeout_ms", [](Json& j) { j["timing"]["session_timeout_ms"] = 300; }},
       {"lease_ms", [](Json& j) { j["timing"]["lease_ms"] = 1; }},
       {"octal", [](Json& j) { j["nbd_socket_mode"] = 600; }},
+      {"colour", [](Json& j) { j["tls"]["colour"] = 1; }},
+      {"certificate", [](Json& j) { j["tls"].erase("certificate"); }},
+      {"key", [](Json& j) { j["tls"]["key"] = ""; }},
+      {"tls", [](Json& j) { j["tls"] = true; }},
+      {"ca", [](Json& j) { j["tls"] = Json::object(); }},
       {"octal", [](Json& j) { j["nbd_socket_mode"] = "0899"; }},
   };
   for (const Case& c : cases) {

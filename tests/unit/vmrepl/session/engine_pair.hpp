@@ -2,7 +2,10 @@
 // sockets.
 #pragma once
 
+#include <chrono>
 #include <filesystem>
+#include <fstream>
+#include <future>
 #include <string>
 #include <vector>
 
@@ -17,6 +20,9 @@ constexpr std::uint64_t pair_disk_bytes = 64ULL << 20;
 
 class EnginePair : public testing::Test {
  protected:
+  explicit EnginePair(std::uint64_t disk_bytes = pair_disk_bytes)
+      : plan(make_pair_plan(disk_bytes)) {}
+
   // After changes of the configurations, if any.
   void start_pair() {
     ASSERT_EQ(a.create("uptodate"), 0) << a.log();
@@ -42,8 +48,10 @@ class EnginePair : public testing::Test {
     owner.ok("grow-commit", {{"epoch", epoch + 1}});
     owner.wait_for_session("live");
   }
-  static int qemu_io(const EngineProcess& e, const std::vector<std::string>& commands) {
-    std::vector<std::string> argv{"qemu-io", "-f", "raw"};
+  // qemu-io makes each write a FUA write, unless it is told that there is a write cache.
+  static int qemu_io(const EngineProcess& e, const std::vector<std::string>& commands,
+                     const std::string& cache = "writethrough") {
+    std::vector<std::string> argv{"qemu-io", "-t", cache, "-f", "raw"};
     for (const auto& c : commands) {
       argv.push_back("-c");
       argv.push_back(c);
@@ -53,10 +61,25 @@ class EnginePair : public testing::Test {
     if (run.output.find("Pattern verification failed") != std::string::npos) return 99;
     return run.exit_code;
   }
+  // The same while the test goes on, with plain writes; its result, or that it is still waiting.
+  static std::future<int> guest(const EngineProcess& e, const std::vector<std::string>& commands) {
+    return std::async(std::launch::async,
+                      [&e, commands] { return qemu_io(e, commands, "writeback"); });
+  }
+  static testing::AssertionResult is_held(EngineProcess& e, const std::future<int>& guest,
+                                          std::size_t requests = 1) {
+    e.wait_until("held requests", [&](const EngineProcess::Json& s) {
+      return s["held"]["requests"].get<std::size_t>() == requests;
+    });
+    if (guest.wait_for(std::chrono::milliseconds(300)) == std::future_status::timeout)
+      return testing::AssertionSuccess();
+    return testing::AssertionFailure() << "the guest was answered";
+  }
+  static void touch(const std::string& path) { std::ofstream(path).close(); }
   void fill(const EngineProcess& e) {
     const std::string file = plan.directory + "/random";
     ASSERT_EQ(run_program({"dd", "if=/dev/urandom", "of=" + file, "bs=1M",
-                           "count=" + std::to_string(pair_disk_bytes >> 20)})
+                           "count=" + std::to_string(plan.disk_bytes >> 20)})
                   .exit_code,
               0);
     ASSERT_EQ(run_program({"nbdcopy", "--flush", file, nbd_uri(e.nbd_socket(), "vda")}).exit_code,
@@ -69,7 +92,7 @@ class EnginePair : public testing::Test {
     return testing::AssertionFailure() << run.output << run.errors;
   }
 
-  PairPlan plan = make_pair_plan(pair_disk_bytes);
+  PairPlan plan;
   EngineProcess a{plan, "a"};
   EngineProcess b{plan, "b"};
 };

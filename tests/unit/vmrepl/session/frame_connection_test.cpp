@@ -1,4 +1,5 @@
-// Two FrameConnections over loopback TCP, and a raw socket that sends what no engine would.
+// Two FrameConnections over loopback TCP, plain and with TLS, and a raw socket that sends what no
+// engine would.
 #include "vmrepl/session/frame_connection.hpp"
 
 #include <cstring>
@@ -8,6 +9,11 @@
 #include <boost/asio/write.hpp>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/socket.h>
+
+#include "tests/unit/vmrepl/transport/stream_pair.hpp"
+#include "tests/unit/vmrepl/transport/test_cluster.hpp"
+#include "vmrepl/transport/tcp_stream.hpp"
 
 namespace havm {
 namespace {
@@ -22,8 +28,8 @@ struct Received {
 
 // One side and what happened to it.
 struct Side {
-  explicit Side(Tcp::socket socket)
-      : connection(std::make_shared<FrameConnection>(std::move(socket), std::chrono::seconds(2))) {}
+  explicit Side(std::unique_ptr<ByteStream> stream)
+      : connection(std::make_shared<FrameConnection>(std::move(stream), std::chrono::seconds(2))) {}
 
   void start() {
     FrameConnection::Handlers h;
@@ -32,6 +38,7 @@ struct Side {
       const auto bytes = std::as_const(payload).span();
       frames.push_back({header, {bytes.begin(), bytes.end()}});
       if (close_on_frame) connection->close();
+      if (pause_on_frame) connection->pause_receiving(true);
     };
     h.on_closed = [this](const std::string& reason) { ends.push_back(reason); };
     connection->start(std::move(h));
@@ -42,16 +49,27 @@ struct Side {
   std::vector<std::string> ends;
   FrameType refused = FrameType::hello;
   bool close_on_frame = false;
+  bool pause_on_frame = false;
 };
 
-class FrameConnectionTest : public testing::Test {
+enum class Over { plain, tls };
+
+class FrameConnectionTest : public testing::TestWithParam<Over> {
  protected:
   FrameConnectionTest() {
-    Tcp::acceptor acceptor(io, Tcp::endpoint(boost::asio::ip::address_v4::loopback(), 0));
-    Tcp::socket client(io);
-    client.connect(acceptor.local_endpoint());
-    a = std::make_unique<Side>(std::move(client));
-    b = std::make_unique<Side>(acceptor.accept());
+    std::optional<TlsFiles> of_a;
+    std::optional<TlsFiles> of_b;
+    if (GetParam() == Over::tls) {
+      of_a = cluster.node("a");
+      of_b = cluster.node("b");
+    }
+    const StreamOpener client(of_a, "a", "b", std::chrono::seconds(5));
+    const StreamOpener server(of_b, "b", "a", std::chrono::seconds(5));
+    StreamPair pair(io, client, server);
+    EXPECT_TRUE(pair.run());
+    fd_of_a = pair.client().value()->socket().native_handle();
+    a = std::make_unique<Side>(std::move(pair.client()).value());
+    b = std::make_unique<Side>(std::move(pair.server()).value());
     b->start();
   }
   ~FrameConnectionTest() override {
@@ -70,6 +88,8 @@ class FrameConnectionTest : public testing::Test {
     }
     EXPECT_TRUE(condition());
   }
+  // Nothing but TCP's own end is sent.
+  void cut_a() { ASSERT_EQ(::shutdown(fd_of_a, SHUT_WR), 0); }
   static FrameHeader frame(FrameType type, std::uint64_t sequence) {
     FrameHeader h;
     h.type = type;
@@ -78,22 +98,32 @@ class FrameConnectionTest : public testing::Test {
     return h;
   }
   static std::vector<std::byte> random_bytes(std::size_t size, unsigned seed) {
-    std::mt19937 random(seed);
+    std::mt19937_64 random(seed);
     std::vector<std::byte> bytes(size);
-    for (auto& x : bytes)
-      x = static_cast<std::byte>(random());
+    for (std::size_t i = 0; i < size; i += sizeof(std::uint64_t)) {
+      const std::uint64_t word = random();
+      std::memcpy(bytes.data() + i, &word, std::min(sizeof word, size - i));
+    }
     return bytes;
   }
 
+  TestCluster cluster;
   boost::asio::io_context io;
+  int fd_of_a = -1;
   std::unique_ptr<Side> a;
   std::unique_ptr<Side> b;
 };
 
-TEST_F(FrameConnectionTest, FramesOfEverySizeArriveInOrderAndWhole) {
+INSTANTIATE_TEST_SUITE_P(Streams, FrameConnectionTest, testing::Values(Over::plain, Over::tls),
+                         [](const auto& each) {
+                           return each.param == Over::plain ? "Plain" : "Tls";
+                         });
+
+TEST_P(FrameConnectionTest, FramesOfEverySizeArriveInOrderAndWhole) {
   a->start();
   std::vector<std::vector<std::byte>> sent;
-  for (std::uint32_t size : {1U, 512U, 4096U, 65536U, 131072U, 1U << 20, 8U << 20, 3U, 200000U})
+  for (std::uint32_t size : {1U, 512U, 4096U, 65536U, 131072U, 1U << 20, 8U << 20, 3U, 200000U,
+                             static_cast<std::uint32_t>(payload_bytes_max), 511U})
     sent.push_back(random_bytes(size, size));
   for (std::size_t i = 0; i < sent.size(); ++i) {
     FrameHeader h = frame(FrameType::write, i + 1);
@@ -110,7 +140,56 @@ TEST_F(FrameConnectionTest, FramesOfEverySizeArriveInOrderAndWhole) {
   EXPECT_TRUE(a->connection->is_sent(2 * sent.size() - 1));
 }
 
-TEST_F(FrameConnectionTest, ALeaseOvertakesWhatWaits) {
+TEST_P(FrameConnectionTest, LargeFramesBothWaysAtOnceDoNotWaitForEachOther) {
+  a->start();
+  const auto there = random_bytes(16U << 20, 1);
+  const auto back = random_bytes(16U << 20, 2);
+  FrameHeader h = frame(FrameType::write, 1);
+  h.length = 16U << 20;
+  for (int i = 0; i < 3; ++i) {
+    a->connection->send(h, there);
+    b->connection->send(h, back);
+  }
+  run_until([&] { return a->frames.size() == 3 && b->frames.size() == 3; });
+  for (std::size_t i = 0; i < 3; ++i) {
+    EXPECT_TRUE(a->frames[i].payload == back);
+    EXPECT_TRUE(b->frames[i].payload == there);
+  }
+}
+
+// What was received, but not yet handed on when receiving paused, needs nothing new from the wire.
+TEST_P(FrameConnectionTest, WhatCameBeforeAPauseIsHandedOnAfterIt) {
+  a->start();
+  b->pause_on_frame = true;
+  const auto payload = random_bytes(100'000, 3);
+  FrameHeader h = frame(FrameType::write, 1);
+  h.length = 100'000;
+  for (int i = 0; i < 12; ++i)
+    a->connection->send(h, payload);
+  for (std::size_t i = 0; i < 12; ++i) {
+    run_until([&] { return b->frames.size() > i; });
+    b->connection->pause_receiving(false);
+  }
+  run_until([&] { return b->frames.size() == 12; });
+  for (const Received& each : b->frames)
+    EXPECT_TRUE(each.payload == payload);
+}
+
+TEST_P(FrameConnectionTest, ACutConnectionIsToldAsAnEnd) {
+  a->start();
+  FrameHeader h = frame(FrameType::write, 1);
+  const auto payload = random_bytes(100'000, 3);
+  h.length = 100'000;
+  a->connection->send(h, payload);
+  run_until([&] { return b->frames.size() == 1; });
+  // As a kernel does whose process was killed.
+  cut_a();
+  run_until([&] { return !b->ends.empty(); });
+  EXPECT_EQ(b->ends.size(), 1u);
+  EXPECT_THAT(b->ends[0], HasSubstr(GetParam() == Over::tls ? "cut off" : "closed"));
+}
+
+TEST_P(FrameConnectionTest, ALeaseOvertakesWhatWaits) {
   a->start();
   b->connection->pause_receiving(true);
   const auto big = random_bytes(16U << 20, 1);
@@ -127,7 +206,7 @@ TEST_F(FrameConnectionTest, ALeaseOvertakesWhatWaits) {
   EXPECT_EQ(b->frames[3].payload, big);
 }
 
-TEST_F(FrameConnectionTest, ADetachedPayloadMayBeFreed) {
+TEST_P(FrameConnectionTest, ADetachedPayloadMayBeFreed) {
   a->start();
   b->connection->pause_receiving(true);
   auto filler = random_bytes(16U << 20, 1);
@@ -147,7 +226,7 @@ TEST_F(FrameConnectionTest, ADetachedPayloadMayBeFreed) {
   EXPECT_EQ(b->frames[1].payload, copy);
 }
 
-TEST_F(FrameConnectionTest, WhatIsSentBeforeFinishArrives) {
+TEST_P(FrameConnectionTest, WhatIsSentBeforeFinishArrives) {
   a->start();
   b->connection->send(frame(FrameType::ack, 1), {});  // unread bytes must not reset it
   FrameHeader h = frame(FrameType::bye, 2);
@@ -159,7 +238,7 @@ TEST_F(FrameConnectionTest, WhatIsSentBeforeFinishArrives) {
   EXPECT_TRUE(a->ends.empty());
 }
 
-TEST_F(FrameConnectionTest, TheOtherSidesEndIsToldOnce) {
+TEST_P(FrameConnectionTest, TheOtherSidesEndIsToldOnce) {
   a->start();
   a->connection->close();
   run_until([&] { return !b->ends.empty(); });
@@ -167,7 +246,7 @@ TEST_F(FrameConnectionTest, TheOtherSidesEndIsToldOnce) {
   EXPECT_TRUE(a->ends.empty());
 }
 
-TEST_F(FrameConnectionTest, AfterCloseFromAHandlerNothingMoreIsCalled) {
+TEST_P(FrameConnectionTest, AfterCloseFromAHandlerNothingMoreIsCalled) {
   a->start();
   b->close_on_frame = true;
   for (std::uint64_t i = 1; i < 20; ++i)
@@ -177,7 +256,20 @@ TEST_F(FrameConnectionTest, AfterCloseFromAHandlerNothingMoreIsCalled) {
   EXPECT_TRUE(b->ends.empty());
 }
 
-TEST_F(FrameConnectionTest, AFrameThatIsNotAdmittedEndsTheConnection) {
+TEST_P(FrameConnectionTest, AFailureIsNotToldAfterFinish) {
+  a->start();
+  b->connection->pause_receiving(true);
+  const auto payload = random_bytes(payload_bytes_max, 1);
+  FrameHeader h = frame(FrameType::write, 1);
+  h.length = payload_bytes_max;
+  while (a->connection->is_open())  // until more waits than may
+    a->connection->send(h, payload);
+  a->connection->finish();
+  run();
+  EXPECT_TRUE(a->ends.empty());
+}
+
+TEST_P(FrameConnectionTest, AFrameThatIsNotAdmittedEndsTheConnection) {
   a->start();
   FrameHeader h = frame(FrameType::hello, 1);
   a->connection->send_text(h, "{}");
@@ -201,7 +293,7 @@ TEST(FrameConnectionDamageTest, EveryFlippedByteEndsTheConnection) {
     Tcp::acceptor acceptor(io, Tcp::endpoint(boost::asio::ip::address_v4::loopback(), 0));
     Tcp::socket raw(io);
     raw.connect(acceptor.local_endpoint());
-    Side side(acceptor.accept());
+    Side side(std::make_unique<TcpStream>(acceptor.accept()));
     side.start();
     auto damaged = whole;
     damaged[i] ^= std::byte{0x10};
@@ -212,6 +304,39 @@ TEST(FrameConnectionDamageTest, EveryFlippedByteEndsTheConnection) {
     side.connection->close();
     io.restart();
     io.poll();
+  }
+}
+
+// One side is set to TLS and the other to plain TCP.
+TEST(FrameConnectionDamageTest, TlsWhereFramesAreExpectedIsNamed) {
+  TestCluster cluster;
+  boost::asio::io_context io;
+  for (const bool client_is_tls : {true, false}) {
+    const std::optional<TlsFiles> of_a = cluster.node("a");
+    const std::optional<TlsFiles> of_b = cluster.node("b");
+    SocketPair sockets = connect_sockets(io);
+    const StreamOpener tls(client_is_tls ? of_a : of_b, client_is_tls ? "a" : "b",
+                           client_is_tls ? "b" : "a", std::chrono::seconds(5));
+    std::optional<StreamOpener::Opened> opened;
+    start_opening(io, tls, std::move(client_is_tls ? sockets.client : sockets.server),
+                  client_is_tls ? TlsRole::client : TlsRole::server, opened);
+    Side plain(
+        std::make_unique<TcpStream>(std::move(client_is_tls ? sockets.server : sockets.client)));
+    plain.start();
+    if (!client_is_tls) {
+      FrameHeader hello;
+      hello.type = FrameType::hello;
+      plain.connection->send_text(hello, "{}");
+    }
+    EXPECT_TRUE(run_loop_until(io, [&] { return opened.has_value() && !plain.ends.empty(); }));
+    ASSERT_EQ(plain.ends.size(), 1u);
+    // A TLS server that reads a frame says nothing, it closes.
+    EXPECT_THAT(plain.ends[0], HasSubstr(client_is_tls ? "is the other side set to TLS"
+                                                       : "the other side closed the connection"));
+    ASSERT_FALSE(opened->has_value());
+    EXPECT_THAT(opened->error().message, HasSubstr("set to plain TCP?"));
+    plain.connection->close();
+    run_loop_until(io, [] { return true; });
   }
 }
 

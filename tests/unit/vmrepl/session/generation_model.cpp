@@ -111,7 +111,7 @@ class Walk {
 const char* to_text(Mutant mutant) {
   constexpr const char* names[] = {"none",
                                    "no_generation_for_a_write",
-                                   "no_generation_for_a_flush",
+                                   "generation_for_a_flush",
                                    "generation_at_promotion",
                                    "generation_inside_a_session",
                                    "no_base",

@@ -10,7 +10,7 @@
 //  - that a target with nothing of its own is never refused (none invented), nor copied in full;
 //  - that a resync that ended left both replicas equal, however little it copied;
 //  - that both sides come to the same verdict.
-// A write or flush completed without the partner's answer counts as something of one's own.
+// A write completed without the partner's answer counts as something of one's own.
 #pragma once
 
 #include <cstdint>
@@ -23,7 +23,7 @@ namespace havm {
 enum class Mutant : std::uint8_t {
   none,
   no_generation_for_a_write,
-  no_generation_for_a_flush,
+  generation_for_a_flush,
   generation_at_promotion,
   generation_inside_a_session,
   no_base,

@@ -117,6 +117,14 @@ void Events::apply(World& w, const Event& e) {
   }
 }
 
+namespace {
+
+bool was_owner(const Node& n) {
+  return n.record.record().owner_epoch != Epoch();
+}
+
+}  // namespace
+
 // ---- what is judged always ----------------------------------------------------------------
 
 Versions Events::has(const World& w, const Node& n) {
@@ -147,8 +155,8 @@ void Events::new_generation(World& w, Node& n) {
   n.record.new_generation(++w.generations);
 }
 
-void Events::alone(World& w, Node& n, Mutant mutant) {
-  if (n.record.generation_due() && !broken(mutant)) {
+void Events::alone(World& w, Node& n) {
+  if (n.record.generation_due() && !broken(Mutant::no_generation_for_a_write)) {
     const Record before = n.record.record();
     new_generation(w, n);
     if (broken(Mutant::no_base)) {
@@ -175,7 +183,7 @@ void Events::write(World& w, std::size_t node, std::size_t block) {
         !n.record.may_be_both())
       new_generation(w, n);
   } else {
-    alone(w, n, Mutant::no_generation_for_a_write);
+    alone(w, n);
     n.dirty |= 1U << block;
   }
   const Version v = next_version(w, n, block);
@@ -195,7 +203,7 @@ void Events::write_cut(World& w, std::size_t block, bool partner_got_it) {
     o.held |= bit(v);
     return;
   }
-  alone(w, o, Mutant::no_generation_for_a_write);
+  alone(w, o);
   complete(w, o, bit(v));
 }
 
@@ -205,8 +213,8 @@ void Events::flush(World& w) {
   if (w.phase != Phase::none) {
     make_durable(w.nodes[1 - w.owner]);
     o.log = 0;
-  } else {
-    alone(w, o, Mutant::no_generation_for_a_flush);
+  } else if (broken(Mutant::generation_for_a_flush) && o.record.generation_due()) {
+    new_generation(w, o);
   }
   w.flushed |= w.completed & has(w, o);
 }
@@ -251,7 +259,8 @@ void Events::become_owner(World& w, std::size_t node, bool is_alone_already) {
   w.owner = static_cast<std::uint8_t>(node);
   w.both = false;
   if (!is_alone_already) ++w.epoch;
-  if (!n.record.record().was_owner) n.dirty = n.log = 0;
+  if (!was_owner(n)) n.dirty = n.log = 0;
+  n.record.promise(Epoch(w.epoch));
   n.record.serve(Epoch(w.epoch));
   n.serving = true;
   if (broken(Mutant::generation_at_promotion) && n.record.generation_due()) new_generation(w, n);
@@ -276,11 +285,12 @@ void Events::promote(World& w) {
 
 void Events::force(World& w, std::size_t node) {
   Node& n = w.nodes[node];
-  n.forced = n.forced || (n.record.suspect() && node != w.owner);
+  n.forced = n.forced || (n.record.record().lack_epoch != Epoch() && node != w.owner);
   if (node == w.owner)
     give_up_unflushed(w, node);
   else
     w.required &= has(w, n);
+  w.person = w.person || node != w.owner;
   become_owner(w, node, false);
 }
 
@@ -290,7 +300,7 @@ void Events::shrink(World& w) {
   w.both = false;
   o.record.shrink(Epoch(++w.epoch));
   if (o.held == 0) return;
-  alone(w, o, Mutant::no_generation_for_a_write);
+  alone(w, o);
   complete(w, o, o.held);
   o.held = 0;
 }
@@ -298,9 +308,8 @@ void Events::shrink(World& w) {
 // ---- resync -------------------------------------------------------------------------------
 
 ReplicaSummary Events::summary(const Node& n) const {
-  const bool empty = !n.record.record().was_owner || (n.dirty | n.log) == 0;
-  ReplicaSummary s = summary_of(n.record, {true, empty});
-  if (broken(Mutant::losses_of_the_owner_ignored)) s.may_lack = false;
+  ReplicaSummary s = summary_of(n.record, true);
+  if (broken(Mutant::losses_of_the_owner_ignored)) s.lack_epoch = Epoch();
   return s;
 }
 
@@ -318,6 +327,7 @@ void Events::connect(World& w) {
   if (verdict.mode == SyncMode::refuse) {
     ++outcome_.refused;
     if (!t.own && !o.forced) violate("refused, and the target has nothing of its own");
+    if (!w.person) violate("refused, and no person forced the partner to go on");
     if (!verdict.split_brain) violate("refused without a reason in the data");
     return;
   }
@@ -325,13 +335,13 @@ void Events::connect(World& w) {
     violate("the owner is about to overwrite what it lacks");
   const bool is_full = verdict.mode == SyncMode::full;
   ++(is_full ? outcome_.full : outcome_.partial);
-  if (is_full && t.record.record().generation != 0) violate("a full resync that need not be");
+  if (is_full && (t.record.record().generation != 0 || t.begun))
+    violate("a full resync that need not be");
   if (is_full && !broken(Mutant::bits_not_all_set_for_full)) o.dirty = all_blocks;
   w.to_copy = is_full ? all_blocks : o.dirty | o.log;
   const bool same = t.record.record().generation == o.record.record().generation;
   if (broken(Mutant::equal_generation_is_equal_data) && same && !is_full) w.to_copy = 0;
-  if (t.record.record().was_owner && !broken(Mutant::targets_extents_not_sent))
-    w.to_copy |= t.dirty | t.log;
+  if (was_owner(t) && !broken(Mutant::targets_extents_not_sent)) w.to_copy |= t.dirty | t.log;
   begin_sync(w, o, t, verdict.mode);
 }
 
@@ -349,6 +359,7 @@ void Events::begin_sync(World& w, const Node& o, Node& t, SyncMode mode) {
   }
   if (broken(Mutant::target_forgets_early)) t.dirty = t.log = 0;
   t.mixed = true;
+  t.begun = o.record.record().generation != 0;
   w.phase = Phase::streaming;
 }
 

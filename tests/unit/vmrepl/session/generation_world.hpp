@@ -39,7 +39,8 @@ struct Node {
   bool serving = false;
   bool own = false;     // ghost: completed something alone since both were equal
   bool mixed = false;   // ghost: neither the old image nor the new one
-  bool forced = false;  // ghost: by a person, while suspect
+  bool begun = false;   // ghost: a resync of known data has begun, so its rest is enough
+  bool forced = false;  // ghost: by a person, after an unclean end
   std::uint8_t boot = 0;
 };
 
@@ -63,6 +64,7 @@ struct World {
   Versions required = 0;  // completed by the register's owners and not given up
   Versions given_up = 0;  // unflushed, lost by the crash of the owner's own host
   std::uint64_t generations = 0;
+  bool person = false;  // has forced the replica that was not the owner's
 };
 
 enum class Kind : std::uint8_t {
@@ -115,7 +117,7 @@ class Events {
   static Versions has(const World& w, const Node& n);
   void complete(World& w, const Node& n, Versions what);
   void new_generation(World& w, Node& n);
-  void alone(World& w, Node& n, Mutant mutant);
+  void alone(World& w, Node& n);
   Version next_version(World& w, const Node& n, std::size_t block);
   void write(World& w, std::size_t node, std::size_t block);
   void write_cut(World& w, std::size_t block, bool partner_got_it);

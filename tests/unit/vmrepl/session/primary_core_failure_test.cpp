@@ -225,6 +225,17 @@ TEST_F(PrimaryCoreTest, CloseDropsWhatIsHeldAndWaitsForLocalLegs) {
   EXPECT_TRUE(core.is_drained());
 }
 
+TEST_F(PrimaryCoreTest, CloseDropsAHeldRequestOfNoLengthToo) {
+  core.freeze();
+  submit(0, request(DiskOp::write, 4096, 0));
+  submit(1, request(DiskOp::zero, 4096, 0));
+  submit(2, request(DiskOp::write, 4096));
+  EXPECT_THAT(take(), IsEmpty());
+  core.close(out);
+  EXPECT_THAT(take_kinds(),
+              ElementsAre(Kind::complete, Kind::complete, Kind::complete, Kind::drained));
+}
+
 TEST_F(PrimaryCoreTest, CloseLaunchesNothingThatWaitedForACopy) {
   stream();
   core.copy(0, 0, 0, 65536, out);

@@ -32,7 +32,8 @@ class PrimaryCoreTest : public testing::Test {
     core.open(Epoch(5), true);
     submit(0, request(DiskOp::write, disk_bytes - 4096, 4096, false, 1));
     local(0);
-    EXPECT_THAT(take_kinds(), ElementsAre(Kind::submit_local, Kind::new_generation, Kind::complete));
+    EXPECT_THAT(take_kinds(),
+                ElementsAre(Kind::submit_local, Kind::new_generation, Kind::complete));
   }
 
   static DiskRequest request(DiskOp op, std::uint64_t offset = 0, std::uint32_t length = 4096,
@@ -131,9 +132,8 @@ class PrimaryCoreTest : public testing::Test {
   }
   void lose() { core.session_lost("test", out); }
 
-  ReplicaMarks marks{{DirtyBitmap(disk_bytes), DirtyBitmap(disk_bytes)},
-                     ReplicaMarks::LogTable(16),
-                     1};
+  ReplicaMarks marks{
+      {DirtyBitmap(disk_bytes), DirtyBitmap(disk_bytes)}, ReplicaMarks::LogTable(16), 1};
   PrimaryCore core{marks};
   PrimaryCore::Actions out;
 };

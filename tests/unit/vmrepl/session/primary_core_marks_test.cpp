@@ -136,9 +136,8 @@ class PrimaryCopyTest : public PrimaryCoreTest {
     stream();
   }
   bool is_sent(FrameType type) const {
-    return std::ranges::any_of(out, [&](const PrimaryAction& a) {
-      return a.kind == Kind::send && a.frame.type == type;
-    });
+    return std::ranges::any_of(
+        out, [&](const PrimaryAction& a) { return a.kind == Kind::send && a.frame.type == type; });
   }
   void copy(OpId id, std::uint64_t offset, std::uint32_t length) {
     core.copy(id, 0, offset, length, out);

@@ -5,8 +5,7 @@
 //  - what a completed flush (or FUA) covered survives a power cut of any such replica, whatever
 //    subset of its unflushed writes survives;
 //  - a read never returns something older than what had completed before it was asked for;
-//  - wherever the replicas may differ after a crash, the owner's saved bitmap or activity log
-//  tells;
+//  - wherever the replicas may differ after a crash, the owner's bitmap or activity log tells;
 //  - in the end everything completes and both replicas are equal.
 #pragma once
 

@@ -17,7 +17,7 @@ ReplicaSummary owner_at(std::uint64_t generation, std::uint64_t base = 0,
   s.base_generation = base;
   s.history = std::move(history);
   s.generation_shared = false;
-  s.was_owner = true;
+  s.owner_epoch = Epoch(9);
   s.dirty_known = true;
   return s;
 }
@@ -25,8 +25,7 @@ ReplicaSummary owner_at(std::uint64_t generation, std::uint64_t base = 0,
 ReplicaSummary target_at(std::uint64_t generation, std::vector<std::uint64_t> history = {}) {
   ReplicaSummary s = owner_at(generation, 0, std::move(history));
   s.generation_shared = true;
-  s.was_owner = false;
-  s.dirty_empty = true;
+  s.owner_epoch = Epoch();
   return s;
 }
 
@@ -137,25 +136,25 @@ TEST(SyncVerdict, AnUnreadableDirtySetIsFull) {
 
   owner.dirty_known = true;
   ReplicaSummary target = target_at(g0);
-  target.dirty_known = target.dirty_empty = false;
+  target.dirty_known = false;
   EXPECT_EQ(mode(owner, target), SyncMode::partial);  // never owner: it has none
-  target.was_owner = true;
+  target.owner_epoch = Epoch(3);
   EXPECT_EQ(mode(owner, target), SyncMode::full);
 }
 
-TEST(SyncVerdict, AnOwnerThatLostWritesDoesNotOverwriteTheFormerOwner) {
+TEST(SyncVerdict, AnOwnerThatLostWritesDoesNotOverwriteWhoeverOwnedThem) {
   ReplicaSummary owner = owner_at(g1, g0, {g0});
-  owner.may_lack = true;
+  owner.lack_epoch = Epoch(5);
   ReplicaSummary target = target_at(g0);
   EXPECT_EQ(mode(owner, target), SyncMode::partial);
-  target.was_owner = true;
-  target.dirty_empty = true;
+  target.owner_epoch = Epoch(4);  // before: the owner has taken over from it since
   EXPECT_EQ(mode(owner, target), SyncMode::partial);
-  target.dirty_empty = false;
-  expect_split(owner, target);
-  target.dirty_known = false;
-  target.dirty_empty = true;  // said of a set that could not be read
-  expect_split(owner, target);
+  for (const std::uint64_t epoch : {5U, 6U}) {
+    target.owner_epoch = Epoch(epoch);
+    expect_split(owner, target);
+  }
+  owner.lack_epoch = Epoch();
+  EXPECT_EQ(mode(owner, target), SyncMode::partial);
 }
 
 TEST(SyncVerdict, OnlyAGoodReplicaIsCopiedFrom) {
@@ -241,14 +240,14 @@ TEST(GenerationRecord, ATargetTakesTheOwnersGenerationFromTheStart) {
   EXPECT_EQ(t.record().generation, g1);
   EXPECT_EQ(t.record().state, ReplicaState::inconsistent);
   EXPECT_EQ(t.record().generation_history, std::vector<std::uint64_t>{g0});
-  EXPECT_TRUE(t.record().was_owner);  // its own extents count until the end
+  EXPECT_EQ(t.record().owner_epoch, Epoch(1));  // its own extents count until the end
   t.begin_sync(Epoch(2), {SyncMode::partial, g1});
   EXPECT_EQ(t.record().generation_history, std::vector<std::uint64_t>{g0});
   t.end_sync(Epoch(2), {g2, {g1, g0}});
   EXPECT_EQ(t.record().generation, g2);
   EXPECT_EQ(t.record().generation_history, (std::vector<std::uint64_t>{g1, g0}));
   EXPECT_TRUE(t.record().generation_shared);
-  EXPECT_FALSE(t.record().was_owner);
+  EXPECT_EQ(t.record().owner_epoch, Epoch());
 }
 
 TEST(GenerationRecord, DamageEndsOnlyWithAFullResync) {
@@ -261,27 +260,46 @@ TEST(GenerationRecord, DamageEndsOnlyWithAFullResync) {
   EXPECT_FALSE(t.record().damaged);
 }
 
-TEST(GenerationRecord, ACrashAloneLosesNothingThatThePartnerHas) {
-  ReplicaRecord both = served();
-  both.new_generation(g0);
-  both.sync_end_sent();
-  both.grow_prepare();
-  ReplicaRecord marked(both.record(), "next boot");
-  marked.serve(Epoch(3));
-  EXPECT_TRUE(marked.record().may_lack);
-  both.grow_commit(Epoch(2));
-  ReplicaRecord rebooted(both.record(), "next boot");
-  rebooted.serve(Epoch(3));
-  EXPECT_TRUE(rebooted.record().may_lack);
+TEST(GenerationRecord, AnUncleanEndIsRememberedUntilBothAreEqual) {
+  Record live = served().record();
+  live.promised_epoch = Epoch(2);  // after a flush
+  ReplicaRecord r(live, "next boot");
+  EXPECT_EQ(r.record().lack_epoch, Epoch(2));
+  r.promise(Epoch(7));
+  EXPECT_EQ(ReplicaRecord(r.record(), "third boot").record().lack_epoch, Epoch(2));
+  r.serve(Epoch(7));
+  EXPECT_FALSE(r.suspect());
+  EXPECT_EQ(r.record().lack_epoch, Epoch(2));
+  EXPECT_EQ(ReplicaRecord(r.record(), "third boot").record().lack_epoch, Epoch(2));
 
-  ReplicaRecord alone(served().record(), "next boot");
-  alone.serve(Epoch(3));
-  EXPECT_FALSE(alone.record().may_lack);
+  ReplicaRecord target = r;
+  target.begin_sync(Epoch(8), {SyncMode::full, g1});
+  EXPECT_EQ(target.record().lack_epoch, Epoch(2));
+  target.end_sync(Epoch(8), {g1, {}});
+  EXPECT_EQ(target.record().lack_epoch, Epoch());
 
-  rebooted.sync_end_sent();
-  rebooted.grow_prepare();
-  rebooted.grow_commit(Epoch(4));
-  EXPECT_FALSE(rebooted.record().may_lack);
+  r.grow_prepare();
+  EXPECT_EQ(r.record().lack_epoch, Epoch(2));
+  r.grow_commit(Epoch(8));
+  EXPECT_EQ(r.record().lack_epoch, Epoch());
+
+  live.clean = true;
+  EXPECT_EQ(ReplicaRecord(live, "next boot").record().lack_epoch, Epoch());
+  live.clean = false;
+  EXPECT_EQ(ReplicaRecord(live, "boot").record().lack_epoch, Epoch());
+}
+
+TEST(GenerationRecord, TheEpochOwnedIsTheNewest) {
+  ReplicaRecord r = served();
+  EXPECT_EQ(r.record().owner_epoch, Epoch(1));
+  r.grow_prepare();
+  r.grow_commit(Epoch(2));
+  EXPECT_EQ(r.record().owner_epoch, Epoch(2));
+  r.shrink(Epoch(3));
+  EXPECT_EQ(r.record().owner_epoch, Epoch(3));
+  r.stand_by(true);
+  r.promise(Epoch(9));
+  EXPECT_EQ(r.record().owner_epoch, Epoch(3));
 }
 
 TEST(GenerationRecordDeathTest, AGenerationThatOnlyTheOwnerHasIsNotGrownWith) {
@@ -303,9 +321,11 @@ TEST(GenerationRecord, TheSummaryIsWhatTheRecordSays) {
   r.new_generation(g0);
   r.sync_end_sent();
   r.new_generation(g1);
-  const ReplicaSummary s = summary_of(r, {true, false});
-  EXPECT_EQ(s, owner_at(g1, g0, {g0}));
-  EXPECT_FALSE(summary_of(r, {false, true}).dirty_empty);
+  const ReplicaSummary s = summary_of(r, true);
+  ReplicaSummary expected = owner_at(g1, g0, {g0});
+  expected.owner_epoch = Epoch(1);
+  EXPECT_EQ(s, expected);
+  EXPECT_FALSE(summary_of(r, false).dirty_known);
   HelloOk ok;
   static_cast<ReplicaHistory&>(ok) = s;
   ok.state = s.state;

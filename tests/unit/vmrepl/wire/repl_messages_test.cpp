@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "vmrepl/wire/big_endian.hpp"
+#include "vmrepl/wire/frame_codec.hpp"
 
 namespace havm {
 namespace {
@@ -18,7 +19,7 @@ using nlohmann::json;
 json history_fields() {
   json fields = json::object();
   for (const char* name : {"generation", "base_generation", "history", "generation_shared",
-                           "was_owner", "may_lack", "damaged", "dirty_known", "dirty_empty"})
+                           "owner_epoch", "lack_epoch", "damaged", "dirty_known"})
     fields[name] = true;
   return fields;
 }
@@ -29,8 +30,9 @@ void set_history(ReplicaHistory& history) {
   history.base_generation = 1;
   history.history = {2, 1};
   history.generation_shared = false;
-  history.was_owner = history.may_lack = history.damaged = true;
-  history.dirty_known = history.dirty_empty = true;
+  history.owner_epoch = Epoch(3);
+  history.lack_epoch = Epoch(2);
+  history.damaged = history.dirty_known = true;
 }
 
 Hello sample_hello() {
@@ -66,6 +68,10 @@ bool is_of_protocol_2(const std::string& name) {
   return name == "protocol" || fields.contains(name);
 }
 
+bool is_optional_number(const std::string& name) {
+  return name == "protocol" || name == "owner_epoch" || name == "lack_epoch";
+}
+
 // For each field: missing, null, of another type. `decode` must refuse and name it.
 template <class Decode>
 void expect_every_field_is_needed(const std::string& good, Decode decode, bool is_hello = false) {
@@ -82,7 +88,8 @@ void expect_every_field_is_needed(const std::string& good, Decode decode, bool i
                               value.is_string() ? json(3) : json("text")}) {
       json changed = object;
       changed[name] = wrong;
-      if (wrong.is_null() && name == "protocol") continue;  // as if it were absent
+      if (wrong.is_null() && is_hello && is_optional_number(name))
+        continue;  // as if it were absent
       variants.push_back(changed);
     }
     for (const json& variant : variants) {
@@ -92,6 +99,35 @@ void expect_every_field_is_needed(const std::string& good, Decode decode, bool i
           << result.error().message;
     }
   }
+}
+
+// What the partner said is quoted in answers; it must not make a frame that cannot be.
+TEST(ReplMessages, AReasonIsCutToWhatAFrameCarries) {
+  const std::string hostile(json_payload_bytes_max, '\x01');  // six characters of JSON each
+  Bye bye;
+  bye.reason = hostile;
+  HelloRefused refused;
+  refused.reason = "no: " + hostile;
+  EXPECT_LE(encode(bye).size(), json_payload_bytes_max);
+  EXPECT_LE(encode(refused).size(), json_payload_bytes_max);
+  const std::string kept = decode_hello_refused(encode(refused)).value().reason;
+  EXPECT_EQ(kept.size(), reason_bytes_max);
+  EXPECT_TRUE(kept.starts_with("no: \x01")) << kept.substr(0, 10);
+  EXPECT_TRUE(kept.ends_with("…"));
+
+  // Not in the middle of a character, and what is short enough stays.
+  std::string umlauts;
+  while (umlauts.size() < reason_bytes_max)
+    umlauts += "ü";
+  bye.reason = umlauts;
+  EXPECT_EQ(decode_bye(encode(bye)).value().reason, umlauts);
+  bye.reason = "x" + umlauts;
+  const std::string cut = decode_bye(encode(bye)).value().reason;
+  EXPECT_LE(cut.size(), reason_bytes_max);
+  EXPECT_TRUE(cut.ends_with("ü…"));
+
+  const json said = {{"reason", hostile}};
+  EXPECT_EQ(decode_bye(said.dump()).value().reason.size(), reason_bytes_max);
 }
 
 TEST(ReplMessages, AllGoRound) {

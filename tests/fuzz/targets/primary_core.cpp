@@ -1,0 +1,514 @@
+// PrimaryCore, driven by a guest, a disk that may fail and a partner that answers anything; every
+// decision is compared with the invariants P1 to P7.
+//
+// Input: events, each a byte and its arguments. What the driver promises the core is kept here too.
+#include "vmrepl/session/primary_core.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <map>
+#include <optional>
+#include <utility>
+
+#include "tests/fuzz/support/fuzz_target.hpp"
+
+namespace havm::fuzz {
+namespace {
+
+using Kind = PrimaryAction::Kind;
+
+constexpr std::uint64_t disk_bytes = 1U << 20;
+constexpr std::uint16_t disk_count = 2;
+constexpr OpId ops_max = 48;
+
+struct Op {
+  DiskRequest what;
+  bool is_copy = false;
+  std::uint64_t number = 0;  // order of arrival
+  bool local_runs = false;
+  bool local_ok = false;
+  bool sent = false;   // to the present or a lost session
+  bool acked = false;  // by the partner
+};
+
+struct Sent {
+  FrameHeader frame;
+  OpId op = no_op;
+  std::uint64_t number = 0;  // of the newest request when it was sent
+};
+
+struct DiskState {
+  bool flushing = false;
+  std::uint64_t local_flush = 0;     // number of the newest request when the last flush began
+  std::uint64_t flushed = 0;         // … of the last one that succeeded
+  std::uint64_t partner_flush = 0;   // … of the last one that the partner acked
+  std::vector<ByteRange> unflushed;  // acked by the partner, no flush sent since
+  std::vector<ByteRange> covered;    // acked, and covered by the partner flush in flight
+};
+
+bool overlap(const DiskRequest& a, const DiskRequest& b) {
+  return a.op != DiskOp::flush && b.op != DiskOp::flush && a.disk == b.disk &&
+         a.offset < b.offset + b.length && b.offset < a.offset + a.length;
+}
+
+class World {
+ public:
+  World() { core_.open(epoch_); }
+  void step(Input& in);
+  void finish();
+
+ private:
+  void submit(Input& in);
+  void local(Input& in);
+  void flush_done(Input& in);
+  void session(Input& in);
+  void answer(Input& in);
+  void copy(Input& in);
+  void role(Input& in);
+  void end_local(OpId id, int error);
+  void execute();
+  void execute(const PrimaryAction& action);
+  void launched(OpId id, bool leg_to_partner);
+  void sent(const PrimaryAction& action);
+  void completed(const PrimaryAction& action);
+  void check_flush(const Op& flush) const;
+  void answered(const Sent& question, const FrameHeader& answer);
+  void lost();
+  [[nodiscard]] std::optional<OpId> free_id() const;
+
+  PrimaryCore core_{{disk_bytes, disk_bytes}};
+  PrimaryCore::Actions actions_;
+  Epoch epoch_{5};
+  SessionId session_{7};
+  TimePoint now_ = from_ns(1);
+  std::map<OpId, Op> ops_;
+  std::uint64_t next_number_ = 1;
+  std::vector<Sent> unanswered_;
+  DiskState disks_[disk_count];
+  bool held_before_ = false;
+  bool released_ = false;  // by shrink or close, in this event
+  bool resync_ = false;    // as the driver keeps it
+  bool connected_ = false;
+};
+
+std::optional<OpId> World::free_id() const {
+  for (OpId id = 0; id < ops_max; ++id)
+    if (!ops_.contains(id)) return id;
+  return std::nullopt;
+}
+
+// ---- events ----------------------------------------------------------------------------------
+
+void World::step(Input& in) {
+  now_ += std::chrono::milliseconds(1);
+  held_before_ = core_.held();
+  released_ = false;
+  switch (in.below(16)) {
+    case 0:
+    case 1:
+    case 2:
+    case 3:
+      submit(in);
+      break;
+    case 4:
+    case 5:
+    case 6:
+      local(in);
+      break;
+    case 7:
+      flush_done(in);
+      break;
+    case 8:
+      session(in);
+      break;
+    case 9:
+    case 10:
+      copy(in);
+      break;
+    case 11:
+      role(in);
+      break;
+    default:
+      answer(in);
+      break;
+  }
+  execute();
+}
+
+void World::submit(Input& in) {
+  const auto id = free_id();
+  if (!id || !core_.is_open()) return;
+  constexpr DiskOp kinds[] = {DiskOp::write, DiskOp::write, DiskOp::read, DiskOp::zero,
+                              DiskOp::flush};
+  Op op;
+  op.what.op = kinds[in.below(std::size(kinds))];
+  op.what.disk = static_cast<std::uint16_t>(in.below(disk_count));
+  if (op.what.op != DiskOp::flush) {
+    op.what.offset = in.below(16) * 32768;
+    op.what.length = static_cast<std::uint32_t>(in.below(5)) * 16384;
+  }
+  const std::uint8_t flags = in.byte();
+  op.what.fua = (flags & 1U) != 0;
+  op.what.may_unmap = (flags & 2U) != 0;
+  op.number = next_number_++;
+  ops_[*id] = op;
+  core_.submit(*id, op.what, actions_);
+}
+
+void World::local(Input& in) {
+  std::vector<OpId> running;
+  for (const auto& [id, op] : ops_)
+    if (op.local_runs) running.push_back(id);
+  if (running.empty()) return;
+  end_local(running[in.below(running.size())], in.byte() < 4 ? EIO : 0);
+}
+
+void World::end_local(OpId id, int error) {
+  Op& op = ops_.at(id);
+  op.local_runs = false;
+  op.local_ok = error == 0;
+  if (op.is_copy)
+    core_.copy_read(id, error, id % 2 == 0, actions_);
+  else
+    core_.local_done(id, error, actions_);
+}
+
+void World::flush_done(Input& in) {
+  const auto disk = static_cast<std::uint16_t>(in.below(disk_count));
+  DiskState& d = disks_[disk];
+  if (!d.flushing) return;
+  d.flushing = false;
+  const int error = in.byte() < 4 ? EIO : 0;
+  if (error == 0) d.flushed = d.local_flush;
+  core_.local_flushed(disk, error, actions_);
+}
+
+void World::session(Input& in) {
+  const bool may_connect = core_.is_open() && !core_.partner_required() && !core_.failed() &&
+                           core_.state() == SessionState::none && !connected_;
+  switch (in.below(4)) {
+    case 0:
+    case 1:
+      if (!may_connect) return;
+      session_ = session_.next();
+      connected_ = true;
+      core_.session_opened(session_, actions_);
+      return;
+    case 2:
+      connected_ = false;
+      core_.session_lost("a test", actions_);
+      return;
+    default:
+      core_.lease_due(now_, actions_);
+      return;
+  }
+}
+
+void World::copy(Input& in) {
+  if (!resync_ || core_.state() != SessionState::syncing) return;
+  if (in.below(8) == 7) {
+    resync_ = false;
+    core_.resync_finished(actions_);
+    return;
+  }
+  const auto id = free_id();
+  if (!id) return;
+  Op op;
+  op.is_copy = true;
+  op.what.op = DiskOp::read;
+  op.what.disk = static_cast<std::uint16_t>(in.below(disk_count));
+  op.what.offset = in.below(16) * 32768;
+  op.what.length = 32768;
+  op.number = next_number_++;
+  ops_[*id] = op;
+  core_.copy(*id, op.what.disk, op.what.offset, op.what.length, actions_);
+}
+
+void World::role(Input& in) {
+  const std::size_t what = in.below(8);
+  if (!core_.is_open()) {
+    if (!core_.is_drained()) return;
+    epoch_ = epoch_.next();
+    for (DiskState& d : disks_)
+      d.unflushed = d.covered = {};
+    core_.open(epoch_);
+    return;
+  }
+  if (what < 3 && core_.can_grow()) {
+    core_.grow_prepare();
+  } else if (what < 5 && core_.partner_required() && core_.state() != SessionState::live &&
+             epoch_ == core_.epoch()) {
+    epoch_ = epoch_.next();
+    core_.grow_commit(epoch_, actions_);
+    // Once for each grow, as the record's mark has it.
+    epoch_ = epoch_.next();
+  } else if (what == 5) {
+    core_.freeze();
+  } else if (what == 6) {
+    epoch_ = epoch_.next();
+    released_ = true;
+    core_.shrink(epoch_, actions_);
+  } else if (what == 7 && in.below(4) == 0) {
+    released_ = true;
+    core_.close(actions_);
+  }
+}
+
+// ---- the partner -----------------------------------------------------------------------------
+
+FrameType right_answer(FrameType question) {
+  switch (question) {
+    case FrameType::lease_request:
+      return FrameType::lease_grant;
+    case FrameType::epoch:
+      return FrameType::epoch_ok;
+    case FrameType::sync_begin:
+      return FrameType::sync_begin_ok;
+    case FrameType::sync_end:
+      return FrameType::sync_end_ok;
+    default:
+      return FrameType::ack;
+  }
+}
+
+void World::answer(Input& in) {
+  if (!connected_) return;
+  constexpr FrameType types[] = {FrameType::ack,           FrameType::lease_grant,
+                                 FrameType::lease_refused, FrameType::epoch_ok,
+                                 FrameType::sync_begin_ok, FrameType::sync_end_ok};
+  const std::uint8_t odd = in.byte();
+  FrameHeader h;
+  h.session = session_;
+  h.epoch = epoch_;
+  std::optional<Sent> question;
+  if (odd < 245 && !unanswered_.empty()) {
+    const std::size_t which = in.below(unanswered_.size());
+    question = unanswered_[which];
+    unanswered_.erase(unanswered_.begin() + static_cast<std::ptrdiff_t>(which));
+    h.sequence = question->frame.sequence;
+    h.type = right_answer(question->frame.type);
+    if (odd < 4) h.status = EIO;
+    if (odd == 4 && h.type == FrameType::lease_grant) h.type = FrameType::lease_refused;
+  } else {
+    h.type = types[in.below(std::size(types))];
+    h.sequence = Sequence(odd == 255 ? in.number(8) : in.byte());
+    if (odd == 254) h.session = session_.next();
+    // Perhaps it answers something after all.
+    for (const Sent& s : unanswered_)
+      if (s.frame.sequence == h.sequence && right_answer(s.frame.type) == h.type &&
+          h.session == session_)
+        question = s;
+    std::erase_if(unanswered_, [&](const Sent& s) { return s.frame.sequence == h.sequence; });
+  }
+  if (question) answered(*question, h);
+  core_.frame(h, actions_);
+}
+
+// Before the core is told: what is true from here.
+void World::answered(const Sent& question, const FrameHeader& answer) {
+  if (answer.type != FrameType::ack || answer.status != 0) return;
+  DiskState& d = disks_[question.frame.disk];
+  if (question.frame.type == FrameType::flush) {
+    d.partner_flush = question.number;
+    d.covered.clear();
+    return;
+  }
+  const auto op = ops_.find(question.op);
+  if (op == ops_.end() || op->second.is_copy) return;
+  op->second.acked = true;
+  if (!op->second.what.fua) d.unflushed.push_back({question.frame.offset, question.frame.length});
+}
+
+// ---- what the core decided -------------------------------------------------------------------
+
+void World::execute() {
+  while (!actions_.empty())
+    for (const PrimaryAction& action : std::exchange(actions_, {}))
+      execute(action);
+  FUZZ_CHECK(core_.partner_required() || core_.state() != SessionState::live,
+             "a live partner is required");
+  const auto guest = static_cast<std::size_t>(
+      std::ranges::count_if(ops_, [](const auto& o) { return !o.second.is_copy; }));
+  FUZZ_CHECK(core_.guest_requests() == guest, "every request is known until it completes");
+}
+
+void World::execute(const PrimaryAction& action) {
+  switch (action.kind) {
+    case Kind::submit_local:
+      return launched(action.id, false);
+    case Kind::flush_local:
+      FUZZ_CHECK(!disks_[action.disk].flushing, "one flush at a time");
+      disks_[action.disk].flushing = true;
+      disks_[action.disk].local_flush = next_number_ - 1;
+      return;
+    case Kind::send:
+      return sent(action);
+    case Kind::complete:
+      return completed(action);
+    case Kind::read_copy:
+      FUZZ_CHECK(ops_.at(action.id).is_copy, "a copy is a copy");
+      return launched(action.id, false);
+    case Kind::copy_done:
+      FUZZ_CHECK(ops_.at(action.id).is_copy && !ops_.at(action.id).local_runs,
+                 "a copy ends after its read");
+      ops_.erase(action.id);
+      return;
+    case Kind::begin_resync:
+      resync_ = true;
+      return;
+    case Kind::session_changed:
+      if (action.state == SessionState::lost || action.state == SessionState::none) lost();
+      return;
+    case Kind::close_session:
+      FUZZ_CHECK(!action.text.empty(), "an end has a reason");
+      connected_ = false;
+      return;
+    case Kind::renew_lease:
+      FUZZ_CHECK(action.time < now_ + Duration(1), "a grant is for a request that was sent");
+      return;
+    case Kind::synced:
+    case Kind::deposed:
+    case Kind::replica_failed:
+      return;
+    case Kind::drained:
+      FUZZ_CHECK(core_.is_drained(), "drained is said when it is so");
+      return;
+  }
+}
+
+void World::launched(OpId id, bool leg_to_partner) {
+  FUZZ_CHECK(ops_.contains(id), "only requests that came are launched");
+  Op& op = ops_.at(id);
+  FUZZ_CHECK(leg_to_partner || !op.local_runs, "a request is launched once");
+  const bool changes = changes_data(op.what);
+  for (const auto& [other_id, other] : ops_) {
+    const bool runs = other.local_runs || (other.sent && !other.acked && connected_);
+    if (other_id == id || !runs || (!changes && !changes_data(other.what))) continue;
+    FUZZ_CHECK(!overlap(op.what, other.what), "conflicting requests go one at a time (P4)");
+  }
+  if (!leg_to_partner) op.local_runs = true;
+}
+
+void World::sent(const PrimaryAction& action) {
+  const FrameHeader& h = action.frame;
+  FUZZ_CHECK(connected_ && h.session == session_, "frames go into the open session");
+  for (const Sent& s : unanswered_)
+    FUZZ_CHECK(s.frame.sequence < h.sequence, "sequences rise");
+  if (h.type == FrameType::flush) {
+    disks_[h.disk].covered = std::exchange(disks_[h.disk].unflushed, {});
+    for (const Sent& s : unanswered_)
+      FUZZ_CHECK(s.frame.type != FrameType::flush || s.frame.disk != h.disk, "one flush at a time");
+  }
+  if (action.id != no_op) {
+    launched(action.id, true);
+    Op& op = ops_.at(action.id);
+    FUZZ_CHECK(h.offset == op.what.offset && h.length == op.what.length && h.disk == op.what.disk &&
+                   (op.is_copy || h.fua == op.what.fua),
+               "the partner gets what the own disk gets");
+    op.sent = true;
+  }
+  unanswered_.push_back({h, action.id, next_number_ - 1});
+}
+
+void World::completed(const PrimaryAction& action) {
+  FUZZ_CHECK(ops_.contains(action.id), "a request completes once");
+  const Op op = ops_.at(action.id);
+  FUZZ_CHECK(!op.is_copy && !op.local_runs, "a request completes after its own leg");
+  ops_.erase(action.id);
+  if (action.error != 0) {
+    FUZZ_CHECK(action.error == ESHUTDOWN && !core_.is_open(), "the guest sees no error (P7)");
+    return;
+  }
+  FUZZ_CHECK(core_.is_open() && !core_.failed(), "nothing succeeds after a failure (P7)");
+  FUZZ_CHECK(released_ || !held_before_ || !core_.held(), "nothing completes while held (P3)");
+  if (op.what.op == DiskOp::flush) return check_flush(op);
+  if (op.what.length == 0) return;
+  FUZZ_CHECK(op.local_ok, "what completes is on the own disk (P1)");
+  if (changes_data(op.what) && core_.partner_required())
+    FUZZ_CHECK(op.acked, "what completes is on both replicas (P1)");
+}
+
+void World::check_flush(const Op& flush) const {
+  const DiskState& d = disks_[flush.what.disk];
+  FUZZ_CHECK(d.flushed >= flush.number, "a flush completes when durable here (P1)");
+  if (core_.partner_required())
+    FUZZ_CHECK(d.partner_flush >= flush.number, "a flush completes when durable there (P1)");
+  for (const auto& [id, other] : ops_)
+    FUZZ_CHECK(other.is_copy || !changes_data(other.what) || other.what.length == 0 ||
+                   other.what.disk != flush.what.disk || other.number > flush.number,
+               "a flush waits for the writes before it (P5)");
+}
+
+// The partner may lack whatever no flush of its covered.
+void World::lost() {
+  for (std::uint16_t i = 0; i < disk_count; ++i) {
+    DiskState& d = disks_[i];
+    for (const auto* ranges : {&d.unflushed, &d.covered})
+      for (const ByteRange& r : *ranges)
+        FUZZ_CHECK(!core_.is_open() || core_.dirty(i).any_in(r.offset, r.length),
+                   "an ack is no durability (P6)");
+    d.unflushed = d.covered = {};
+  }
+  for (auto& [id, op] : ops_) {
+    if (core_.is_open() && op.sent && !op.is_copy)
+      FUZZ_CHECK(core_.dirty(op.what.disk).any_in(op.what.offset, op.what.length),
+                 "what was in flight may be lacking (P6)");
+    op.sent = op.acked = false;
+  }
+  unanswered_.clear();
+  connected_ = false;
+  resync_ = false;
+}
+
+// Everything ends: nothing may be left over.
+void World::finish() {
+  released_ = true;
+  if (core_.is_open()) core_.close(actions_);
+  execute();
+  for (std::uint16_t i = 0; i < disk_count; ++i) {
+    if (!disks_[i].flushing) continue;
+    disks_[i].flushing = false;
+    core_.local_flushed(i, 0, actions_);
+  }
+  for (OpId id = 0; id < ops_max; ++id)
+    if (ops_.contains(id) && ops_.at(id).local_runs) end_local(id, 0);
+  execute();
+  FUZZ_CHECK(ops_.empty() && core_.is_drained(), "every request ends");
+}
+
+}  // namespace
+
+void one_input(Bytes input) {
+  Input in(input);
+  World world;
+  while (!in.empty())
+    world.step(in);
+  world.finish();
+}
+
+std::vector<std::string> seeds() {
+  const auto write = [](std::uint8_t slot, std::uint8_t flags = 0) {
+    return packed(0, 1) + packed(0, 1) + packed(0, 1) + packed(slot, 1) + packed(1, 1) +
+           packed(flags, 1);
+  };
+  const std::string flush = packed(0, 1) + packed(4, 1) + packed(0, 1) + packed(0, 1);
+  const std::string local = packed(4, 1) + packed(0, 1) + packed(99, 1);
+  const std::string flushed = packed(7, 1) + packed(0, 1) + packed(99, 1);
+  const std::string connect = packed(8, 1) + packed(0, 1);
+  const std::string lose = packed(8, 1) + packed(2, 1);
+  const std::string lease = packed(8, 1) + packed(3, 1);
+  const std::string answer = packed(12, 1) + packed(99, 1) + packed(0, 1);
+  const std::string copy = packed(9, 1) + packed(0, 1) + packed(0, 1) + packed(3, 1);
+  const std::string end_resync = packed(9, 1) + packed(7, 1);
+  const auto role = [](std::uint8_t what) { return packed(11, 1) + packed(what, 1); };
+  const std::string synced = connect + answer + copy + local + answer + end_resync + answer;
+  const std::string live = synced + role(0) + role(3) + answer;
+  return {
+      write(0) + local + flush + flushed + connect + answer + write(1) + lose + local,
+      live + write(0, 1) + local + answer + write(2) + flush + local + answer + flushed + answer,
+      live + lease + answer + write(0) + write(0) + lose + local + role(6) + local,
+      live + role(5) + write(3) + role(6) + local + role(7) + packed(0, 1),
+      synced + packed(12, 1) + packed(255, 1) + packed(0, 1) + packed(~0ULL, 8)};
+}
+
+}  // namespace havm::fuzz

@@ -1,0 +1,66 @@
+// The torture runs of ./dev torture engine, with a budget for every day.
+#include <gtest/gtest.h>
+
+#include "tests/torture/runs.hpp"
+
+namespace havm::torture {
+namespace {
+
+constexpr std::uint64_t seeds = 60;
+constexpr std::uint64_t mutant_seeds_max = 40;
+
+TEST(EngineTortureTest, NothingPromisedIsLostAndNothingDiverges) {
+  const Summary sum = run_seeds(1, seeds, [](std::uint64_t seed, const std::string& what) {
+    ADD_FAILURE() << what << "\nreplay: engine_torture --seed " << seed << " --verbose";
+  });
+  EXPECT_TRUE(sum.clean());
+  RecordProperty("summary", to_text(sum));
+  // Runs that never come to what they are about would prove nothing.
+  const Reach& r = sum.reach;
+  EXPECT_GT(r.completed_writes, 30 * seeds);
+  EXPECT_GT(r.completed_flushes, 3 * seeds);
+  EXPECT_GT(r.power_cuts, 2 * seeds);
+  EXPECT_GT(r.double_cuts, seeds / 20);
+  EXPECT_GT(r.kills, seeds);
+  EXPECT_GT(r.clean_ends, seeds / 4);
+  EXPECT_GT(r.promotions, seeds / 2);
+  EXPECT_GT(r.shrinks, seeds / 2);
+  EXPECT_GT(r.grows, seeds);
+  EXPECT_GT(r.partial_resyncs, 2 * seeds);
+  EXPECT_GT(r.full_resyncs, seeds / 8);
+  EXPECT_GT(r.cut_resyncs, seeds / 2);
+  EXPECT_GT(r.torn_slots, seeds / 20);
+  EXPECT_GT(r.torn_transactions, seeds / 20);
+  EXPECT_GT(r.torn_bitmap_blocks, seeds / 20);
+  EXPECT_GT(r.full_logs, seeds);
+}
+
+TEST(EngineTortureTest, ASeedReplaysExactly) {
+  for (std::uint64_t seed = 1; seed <= 3; ++seed) {
+    const Outcome first = World(seed, true).run();
+    const Outcome second = World(seed, true).run();
+    EXPECT_EQ(first.timeline, second.timeline);
+    EXPECT_GT(first.timeline.size(), 1000u);
+  }
+}
+
+class MutantTest : public testing::TestWithParam<Mutant> {};
+
+TEST_P(MutantTest, IsNoticed) {
+  const Sentence sentence = try_mutant(GetParam(), 1, mutant_seeds_max);
+  EXPECT_TRUE(sentence.killed) << "an engine that " << GetParam().what << " passed "
+                               << sentence.seeds << " seeds";
+}
+
+INSTANTIATE_TEST_SUITE_P(Rules, MutantTest, testing::ValuesIn(mutants()),
+                         [](const testing::TestParamInfo<Mutant>& mutant) {
+                           return "Rule" + std::string(mutant.param.number) + "_" +
+                                  std::to_string(mutant.index);
+                         });
+
+TEST(MutantsTest, EveryRuleOfTheEngineHasOne) {
+  EXPECT_EQ(mutants().size(), static_cast<std::size_t>(Rule::count) - 1);
+}
+
+}  // namespace
+}  // namespace havm::torture
