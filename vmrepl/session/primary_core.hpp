@@ -18,8 +18,8 @@
 //      has flushed the copy that was made of it, or the data that was found equal there.
 //  P7. A failed local write, read or flush stops the data path for good (until close): the guest
 //      never sees success for what is not where it should be, nor an error.
-//  P8. Intent before data: neither leg of a write is started before its extents are durable in the
-//      activity log.
+//  P8. Intent before data: neither leg of a write, nor the repair of a range, is started before its
+//      extents are durable in the activity log.
 //  P9. The first write or flush that completes without the partner, while the partner may hold the
 //      present generation, completes only after a new generation is durable.
 //  P10. A full resync is asked for only after every bit is durably set, and the end of a resync
@@ -142,6 +142,7 @@ class PrimaryCore {
   void send_copy(OpId id, bool all_zero, Actions& out);
   void hashed(OpId id, const FrameHeader& header, const std::vector<GrainHash>& hashes,
               Actions& out);
+  void repair(OpId id, Actions& out);
   void send_differing(OpId id, Actions& out);
   void copy_frame_acked(OpId id, Actions& out);
   void leave_partner(OpId id);

@@ -321,7 +321,9 @@ void PrimaryCore::end_copy(OpId id, int error, Actions& out) {
   a.error = error;
   if (const auto check = checks_.find(id); check != checks_.end()) a.check = check->second.outcome;
   out.push_back(std::move(a));
+  if (slot(id).stage == Stage::logging) std::erase(logging_, id);
   release_lock(id, out);
+  end_intent(id);
   free_slot(id);
 }
 

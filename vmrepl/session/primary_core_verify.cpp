@@ -76,12 +76,30 @@ void PrimaryCore::hashed(OpId id, const FrameHeader& header, const std::vector<G
   check.outcome.partner_error = static_cast<int>(header.status);
   for (std::size_t i = 0; i < grains; ++i)
     if (header.status != 0 || hashes[i] != check.hashes[i]) check.outcome.differing |= 1U << i;
-  if (check.outcome.differing != 0 && (!check.verifies || check.repairs))
-    send_differing(id, out);
-  else if (check.verifies)
+  const bool differs = check.outcome.differing != 0;
+  if (check.verifies && differs && check.repairs) {
+    slot(id).request.op = DiskOp::write;  // from here it changes data
+    repair(id, out);
+  } else if (check.verifies) {
     end_copy(id, 0, out);
-  else
+  } else if (differs) {
+    send_differing(id, out);
+  } else {
     copy_acked(id, out);  // what is equal may be unflushed there, as a copy is
+  }
+}
+
+// No mark tells of this range yet, and half of a repair may be lost in a crash: intent first, as
+// for a guest's write (P8). Not while held: the own replica may have failed, and nothing goes on in
+// this session anyway.
+void PrimaryCore::repair(OpId id, Actions& out) {
+  if (stopped()) {
+    end_copy(id, 0, out);
+    return;
+  }
+  if (!announce(id, out)) return;
+  slot(id).stage = Stage::running;
+  send_differing(id, out);
 }
 
 // Still under the lock of the range: the data is that which was hashed.

@@ -73,7 +73,15 @@ void VerifyDriver::wait(TimePoint until) {
 
 void VerifyDriver::checked(std::uint64_t run, const VerifyCheck& check, int error,
                            const CheckOutcome& outcome) {
-  if (!core_ || run != run_ || error != 0) return;  // the loss of the session is told by itself
+  if (!core_ || run != run_) {
+    if (error == 0 && outcome.repaired)
+      spdlog::error(
+          "vm={} disk={} verify: the replicas were not the same in the {} bytes at {}; the owner's "
+          "data was copied to the partner when the verify had been cancelled already",
+          vm_, names_[check.disk], check.length, check.offset);
+    return;
+  }
+  if (error != 0) return;  // the loss of the session is told by itself
   const std::uint64_t before = core_->mismatch_bytes();
   core_->done(check, outcome);
   status_.done_bytes = core_->done_bytes();

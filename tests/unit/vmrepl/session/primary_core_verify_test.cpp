@@ -346,5 +346,120 @@ TEST_F(PrimaryVerifyTest, TheEndOfTheRoleWaitsForTheRead) {
   EXPECT_TRUE(core.is_drained());
 }
 
+// ---- a repair and the marks ------------------------------------------------------------------
+
+// A disk of several extents, none of them in the log yet.
+class PrimaryRepairTest : public PrimaryVerifyTest {
+ protected:
+  PrimaryRepairTest() {
+    cold.open(Epoch(5), false);
+    cold.session_opened(SessionId(77), false, out);
+    tell(FrameType::sync_begin_ok, sent(FrameType::sync_begin));
+    cold.resync_finished(out);
+    tell(FrameType::sync_end_ok, sent(FrameType::sync_end));
+    cold.grow_prepare();
+    cold.grow_commit(Epoch(6), out);
+    tell(FrameType::epoch_ok, sent(FrameType::epoch));
+    take();
+    EXPECT_EQ(cold.state(), SessionState::live);
+  }
+  void tell(FrameType type, Sequence sequence) {
+    FrameHeader h;
+    h.type = type;
+    h.session = SessionId(77);
+    h.sequence = sequence;
+    cold.frame(h, out);
+  }
+  // Of one grain, which differs; what that leads to is among the actions.
+  void find_difference() {
+    cold.verify(check_id, {0, place, grain}, true, out);
+    cold.compare_read(check_id, 0, hashes(1), out);
+    FrameHeader answer = sent_hash();
+    take();
+    answer.type = FrameType::hash_ok;
+    cold.frame(answer, out, hashes(1, 1));
+  }
+  std::uint64_t log_number() {
+    for (const auto& a : out)
+      if (a.kind == Kind::write_log) return a.transaction.number;
+    ADD_FAILURE() << "nothing goes to the log";
+    return 0;
+  }
+
+  static constexpr std::uint64_t place = 3 * ActivityLogCore::extent_bytes;
+  ReplicaMarks cold_marks{
+      {DirtyBitmap(8 * ActivityLogCore::extent_bytes)}, ReplicaMarks::LogTable(2), 1};
+  PrimaryCore cold{cold_marks};
+};
+
+// A crash in the middle of a repair may leave anything at the partner: the log must tell.
+TEST_F(PrimaryRepairTest, NothingIsSentBeforeTheLogNamesTheExtent) {
+  find_difference();
+  const std::uint64_t number = log_number();
+  EXPECT_THAT(take_kinds(), ElementsAre(Kind::write_log));
+  cold.log_written(number, out);
+  const auto writes = sent_writes();
+  ASSERT_EQ(writes.size(), 1U);
+  EXPECT_EQ(writes[0].offset, place);
+  EXPECT_EQ(cold_marks.log().pinned(), 1U);
+  take();
+  tell(FrameType::ack, writes[0].sequence);
+  EXPECT_TRUE(ended().check.repaired);
+  // There it stays until a flush on both sides covers it.
+  EXPECT_EQ(cold_marks.log().pinned(), 0U);
+  EXPECT_EQ(cold_marks.log().unflushed(0), 1U);
+}
+
+TEST_F(PrimaryRepairTest, AGuestWriteToTheRangeWaitsForTheLogAndTheRepair) {
+  find_difference();
+  const std::uint64_t number = log_number();
+  take();
+  cold.submit(1, request(DiskOp::write, place), out);
+  EXPECT_THAT(take_kinds(), IsEmpty());
+  cold.log_written(number, out);
+  const auto writes = sent_writes();
+  EXPECT_THAT(take_kinds(), ElementsAre(Kind::send));
+  tell(FrameType::ack, writes.at(0).sequence);
+  EXPECT_THAT(take_kinds(), ElementsAre(Kind::copy_done, Kind::send, Kind::submit_local));
+}
+
+TEST_F(PrimaryRepairTest, ALossWhileItWaitsForTheLogLeavesNothingBehind) {
+  find_difference();
+  const std::uint64_t number = log_number();
+  take();
+  cold.session_lost("test", out);
+  EXPECT_EQ(ended().error, ECANCELED);
+  EXPECT_EQ(cold_marks.dirty(0).set_bytes(), 0U) << "nothing was sent";
+  EXPECT_EQ(cold_marks.log().pinned(), 0U);
+  take();
+  cold.log_written(number, out);
+  EXPECT_THAT(take_kinds(), IsEmpty());
+  cold.shrink(Epoch(7), out);
+  cold.submit(check_id, request(DiskOp::write, place), out);
+  EXPECT_THAT(take_kinds(), ElementsAre(Kind::submit_local));
+}
+
+TEST_F(PrimaryRepairTest, NoneIsBegunWhileEverythingIsHeld) {
+  cold.freeze();
+  find_difference();
+  EXPECT_THAT(sent_writes(), IsEmpty());
+  EXPECT_EQ(ended().check.differing, 1U);
+  EXPECT_FALSE(ended().check.repaired);
+  EXPECT_THAT(take_kinds(), ElementsAre(Kind::copy_done));
+}
+
+// Data of a replica that has failed is copied over nothing.
+TEST_F(PrimaryRepairTest, NoneIsBegunFromAReplicaThatFailedMeanwhile) {
+  find_difference();
+  const std::uint64_t number = log_number();
+  cold.submit(1, request(DiskOp::read), out);
+  cold.local_done(1, EIO, out);
+  ASSERT_TRUE(cold.failed());
+  take();
+  cold.log_written(number, out);
+  EXPECT_THAT(sent_writes(), IsEmpty());
+  EXPECT_FALSE(ended().check.repaired);
+}
+
 }  // namespace
 }  // namespace havm

@@ -100,8 +100,7 @@ void Model::arrive_at_a(const Message& m) {
   static_cast<ReplicaHistory&>(ok) = m.history;
   ok.state = m.state;
   ok.suspect = m.suspect;
-  const SyncVerdict verdict =
-      decide_sync(summary_of(*record_a_, true), summary_of(ok), true);
+  const SyncVerdict verdict = decide_sync(summary_of(*record_a_, true), summary_of(ok), true);
   if (verdict.mode == SyncMode::refuse) return violate("refused: " + verdict.reason);
   if (verdict.mode == SyncMode::full && synced_once_)
     violate("a full resync without need: " + verdict.reason);
