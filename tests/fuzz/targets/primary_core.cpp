@@ -1,5 +1,5 @@
 // PrimaryCore, driven by a guest, a disk that may fail and a partner that answers anything; every
-// decision is compared with the invariants P1 to P7.
+// decision is compared with the invariants P1 to P9.
 //
 // Input: events, each a byte and its arguments. What the driver promises the core is kept here too.
 #include "vmrepl/session/primary_core.hpp"
@@ -23,7 +23,9 @@ constexpr OpId ops_max = 48;
 
 struct Op {
   DiskRequest what;
-  bool is_copy = false;
+  bool is_copy = false;   // of a resync, or of a verify
+  bool compares = false;  // a copy of which only what differs is sent, or a check
+  bool verifies = false;
   std::uint64_t number = 0;  // order of arrival
   bool local_runs = false;
   bool local_ok = false;
@@ -35,6 +37,7 @@ struct Sent {
   FrameHeader frame;
   OpId op = no_op;
   std::uint64_t number = 0;  // of the newest request when it was sent
+  bool repairs = false;
 };
 
 struct DiskState {
@@ -46,6 +49,14 @@ struct DiskState {
   std::vector<ByteRange> covered;    // acked, and covered by the partner flush in flight
 };
 
+// Those of the grains in `changed` are others.
+std::vector<GrainHash> hashes_of(std::uint64_t length, std::uint32_t changed) {
+  std::vector<GrainHash> hashes;
+  for (std::size_t i = 0; i < grains_of(length); ++i)
+    hashes.push_back({i, (changed >> i) & 1U});
+  return hashes;
+}
+
 bool overlap(const DiskRequest& a, const DiskRequest& b) {
   return a.op != DiskOp::flush && b.op != DiskOp::flush && a.disk == b.disk &&
          a.offset < b.offset + b.length && b.offset < a.offset + a.length;
@@ -53,7 +64,7 @@ bool overlap(const DiskRequest& a, const DiskRequest& b) {
 
 class World {
  public:
-  World() { core_.open(epoch_); }
+  World() { core_.open(epoch_, true); }
   void step(Input& in);
   void finish();
 
@@ -64,6 +75,10 @@ class World {
   void session(Input& in);
   void answer(Input& in);
   void copy(Input& in);
+  void check(Input& in);
+  void log_ends();
+  void save_ends();
+  [[nodiscard]] bool is_logged(std::uint16_t disk) const;
   void role(Input& in);
   void end_local(OpId id, int error);
   void execute();
@@ -76,7 +91,10 @@ class World {
   void lost();
   [[nodiscard]] std::optional<OpId> free_id() const;
 
-  PrimaryCore core_{{disk_bytes, disk_bytes}};
+  // The log has room for one disk at a time.
+  ReplicaMarks marks_{
+      {DirtyBitmap(disk_bytes), DirtyBitmap(disk_bytes)}, ReplicaMarks::LogTable(1), 1};
+  PrimaryCore core_{marks_};
   PrimaryCore::Actions actions_;
   Epoch epoch_{5};
   SessionId session_{7};
@@ -89,6 +107,11 @@ class World {
   bool released_ = false;  // by shrink or close, in this event
   bool resync_ = false;    // as the driver keeps it
   bool connected_ = false;
+  std::optional<LogTransaction> log_;  // on its way to the disk
+  std::optional<LogExtent> logged_;    // its only slot, durable
+  bool saving_ = false;
+  std::uint64_t saves_ = 0;
+  bool generation_due_ = true;  // the partner may hold the present generation
 };
 
 std::optional<OpId> World::free_id() const {
@@ -167,8 +190,11 @@ void World::end_local(OpId id, int error) {
   Op& op = ops_.at(id);
   op.local_runs = false;
   op.local_ok = error == 0;
-  if (op.is_copy)
-    core_.copy_read(id, error, id % 2 == 0, actions_);
+  const bool zero = id % 2 == 0 && !op.verifies;
+  if (op.is_copy && (zero || !op.compares))
+    core_.copy_read(id, error, zero, actions_);
+  else if (op.is_copy)
+    core_.compare_read(id, error, hashes_of(op.what.length, 0), actions_);
   else
     core_.local_done(id, error, actions_);
 }
@@ -176,7 +202,11 @@ void World::end_local(OpId id, int error) {
 void World::flush_done(Input& in) {
   const auto disk = static_cast<std::uint16_t>(in.below(disk_count));
   DiskState& d = disks_[disk];
-  if (!d.flushing) return;
+  if (!d.flushing) {
+    log_ends();
+    save_ends();
+    return;
+  }
   d.flushing = false;
   const int error = in.byte() < 4 ? EIO : 0;
   if (error == 0) d.flushed = d.local_flush;
@@ -192,7 +222,7 @@ void World::session(Input& in) {
       if (!may_connect) return;
       session_ = session_.next();
       connected_ = true;
-      core_.session_opened(session_, actions_);
+      core_.session_opened(session_, session_.value % 4 == 0, actions_);
       return;
     case 2:
       connected_ = false;
@@ -205,6 +235,7 @@ void World::session(Input& in) {
 }
 
 void World::copy(Input& in) {
+  if (core_.state() == SessionState::live) return check(in);
   if (!resync_ || core_.state() != SessionState::syncing) return;
   if (in.below(8) == 7) {
     resync_ = false;
@@ -221,7 +252,53 @@ void World::copy(Input& in) {
   op.what.length = 32768;
   op.number = next_number_++;
   ops_[*id] = op;
-  core_.copy(*id, op.what.disk, op.what.offset, op.what.length, actions_);
+  ops_[*id].compares = op.what.offset % DirtyBitmap::grain_bytes == 0;
+  if (ops_[*id].compares)
+    core_.compare_copy(*id, {op.what.disk, op.what.offset, op.what.length}, actions_);
+  else
+    core_.copy(*id, op.what.disk, op.what.offset, op.what.length, actions_);
+}
+
+// Of a verify, or the flush at its end.
+void World::check(Input& in) {
+  const auto id = free_id();
+  if (!id) return;
+  Op op;
+  op.is_copy = op.compares = op.verifies = true;
+  op.what.disk = static_cast<std::uint16_t>(in.below(disk_count));
+  op.number = next_number_++;
+  const std::size_t what = in.below(8);
+  if (what == 7) {
+    op.what.op = DiskOp::flush;
+    ops_[*id] = op;
+    core_.verify_flush(*id, op.what.disk, actions_);
+    return;
+  }
+  op.what.op = DiskOp::read;
+  op.what.offset = in.below(14) * DirtyBitmap::grain_bytes;
+  op.what.length = static_cast<std::uint32_t>(1 + what % 2) * DirtyBitmap::grain_bytes;
+  ops_[*id] = op;
+  core_.verify(*id, {op.what.disk, op.what.offset, op.what.length}, what < 4, actions_);
+}
+
+// ---- the marks -------------------------------------------------------------------------------
+
+void World::log_ends() {
+  if (!log_) return;
+  const LogTransaction log = *std::exchange(log_, std::nullopt);
+  for (const LogSlot& slot : log.updates)
+    logged_ = slot.extent;
+  core_.log_written(log.number, actions_);
+}
+
+void World::save_ends() {
+  if (!std::exchange(saving_, false)) return;
+  marks_.save_done();
+  core_.marks_saved(actions_);
+}
+
+bool World::is_logged(std::uint16_t disk) const {
+  return logged_ == LogExtent{disk, 0};
 }
 
 void World::role(Input& in) {
@@ -231,7 +308,8 @@ void World::role(Input& in) {
     epoch_ = epoch_.next();
     for (DiskState& d : disks_)
       d.unflushed = d.covered = {};
-    core_.open(epoch_);
+    generation_due_ = true;
+    core_.open(epoch_, true);
     return;
   }
   if (what < 3 && core_.can_grow()) {
@@ -266,6 +344,8 @@ FrameType right_answer(FrameType question) {
       return FrameType::sync_begin_ok;
     case FrameType::sync_end:
       return FrameType::sync_end_ok;
+    case FrameType::hash:
+      return FrameType::hash_ok;
     default:
       return FrameType::ack;
   }
@@ -281,6 +361,7 @@ void World::answer(Input& in) {
   h.session = session_;
   h.epoch = epoch_;
   std::optional<Sent> question;
+  std::vector<GrainHash> hashes;
   if (odd < 245 && !unanswered_.empty()) {
     const std::size_t which = in.below(unanswered_.size());
     question = unanswered_[which];
@@ -289,6 +370,13 @@ void World::answer(Input& in) {
     h.type = right_answer(question->frame.type);
     if (odd < 4) h.status = EIO;
     if (odd == 4 && h.type == FrameType::lease_grant) h.type = FrameType::lease_refused;
+    if (h.type == FrameType::hash_ok) {
+      h.disk = question->frame.disk;
+      h.offset = question->frame.offset;
+      h.length = question->frame.length;
+      if (odd == 5) h.offset += DirtyBitmap::grain_bytes;
+      if (h.status == 0) hashes = hashes_of(odd == 6 ? 0 : h.length, odd % 4U);
+    }
   } else {
     h.type = types[in.below(std::size(types))];
     h.sequence = Sequence(odd == 255 ? in.number(8) : in.byte());
@@ -301,7 +389,7 @@ void World::answer(Input& in) {
     std::erase_if(unanswered_, [&](const Sent& s) { return s.frame.sequence == h.sequence; });
   }
   if (question) answered(*question, h);
-  core_.frame(h, actions_);
+  core_.frame(h, actions_, hashes);
 }
 
 // Before the core is told: what is true from here.
@@ -314,6 +402,7 @@ void World::answered(const Sent& question, const FrameHeader& answer) {
     return;
   }
   const auto op = ops_.find(question.op);
+  if (question.repairs) d.unflushed.push_back({question.frame.offset, question.frame.length});
   if (op == ops_.end() || op->second.is_copy) return;
   op->second.acked = true;
   if (!op->second.what.fua) d.unflushed.push_back({question.frame.offset, question.frame.length});
@@ -351,6 +440,8 @@ void World::execute(const PrimaryAction& action) {
     case Kind::copy_done:
       FUZZ_CHECK(ops_.at(action.id).is_copy && !ops_.at(action.id).local_runs,
                  "a copy ends after its read");
+      if (ops_.at(action.id).what.op == DiskOp::flush && action.error == 0)
+        check_flush(ops_.at(action.id));
       ops_.erase(action.id);
       return;
     case Kind::begin_resync:
@@ -370,6 +461,23 @@ void World::execute(const PrimaryAction& action) {
     case Kind::deposed:
     case Kind::replica_failed:
       return;
+    case Kind::new_generation:
+      FUZZ_CHECK(std::exchange(generation_due_, false), "a generation is begun once (P9)");
+      return;
+    case Kind::share_generation:
+      generation_due_ = true;
+      return;
+    case Kind::write_log:
+      FUZZ_CHECK(!log_, "one transaction of the log at a time");
+      log_ = action.transaction;
+      if (log_->number % 4 != 3) log_ends();  // else later
+      return;
+    case Kind::save_marks:
+      if (saving_) return;
+      saving_ = true;
+      marks_.save_started();
+      if (++saves_ % 4 != 3) save_ends();
+      return;
     case Kind::drained:
       FUZZ_CHECK(core_.is_drained(), "drained is said when it is so");
       return;
@@ -381,6 +489,7 @@ void World::launched(OpId id, bool leg_to_partner) {
   Op& op = ops_.at(id);
   FUZZ_CHECK(leg_to_partner || !op.local_runs, "a request is launched once");
   const bool changes = changes_data(op.what);
+  FUZZ_CHECK(!changes || is_logged(op.what.disk), "intent before data (P8)");
   for (const auto& [other_id, other] : ops_) {
     const bool runs = other.local_runs || (other.sent && !other.acked && connected_);
     if (other_id == id || !runs || (!changes && !changes_data(other.what))) continue;
@@ -399,15 +508,21 @@ void World::sent(const PrimaryAction& action) {
     for (const Sent& s : unanswered_)
       FUZZ_CHECK(s.frame.type != FrameType::flush || s.frame.disk != h.disk, "one flush at a time");
   }
+  bool repairs = false;
   if (action.id != no_op) {
     launched(action.id, true);
     Op& op = ops_.at(action.id);
-    FUZZ_CHECK(h.offset == op.what.offset && h.length == op.what.length && h.disk == op.what.disk &&
-                   (op.is_copy || h.fua == op.what.fua),
+    const std::uint64_t end = op.what.offset + op.what.length;
+    const bool whole = h.offset == op.what.offset && h.length == op.what.length;
+    const bool part = op.compares && h.offset >= op.what.offset && h.offset + h.length <= end;
+    FUZZ_CHECK((whole || part) && h.disk == op.what.disk && (op.is_copy || h.fua == op.what.fua),
                "the partner gets what the own disk gets");
     op.sent = true;
+    repairs = op.verifies && h.type == FrameType::write;
+    FUZZ_CHECK(!repairs || is_logged(h.disk), "intent before a repair (P8)");
+    FUZZ_CHECK(!repairs || !core_.held(), "nothing is repaired while held");
   }
-  unanswered_.push_back({h, action.id, next_number_ - 1});
+  unanswered_.push_back({h, action.id, next_number_ - 1, repairs});
 }
 
 void World::completed(const PrimaryAction& action) {
@@ -445,16 +560,20 @@ void World::lost() {
     DiskState& d = disks_[i];
     for (const auto* ranges : {&d.unflushed, &d.covered})
       for (const ByteRange& r : *ranges)
-        FUZZ_CHECK(!core_.is_open() || core_.dirty(i).any_in(r.offset, r.length),
+        FUZZ_CHECK(!core_.is_open() || marks_.dirty(i).any_in(r.offset, r.length),
                    "an ack is no durability (P6)");
     d.unflushed = d.covered = {};
   }
   for (auto& [id, op] : ops_) {
     if (core_.is_open() && op.sent && !op.is_copy)
-      FUZZ_CHECK(core_.dirty(op.what.disk).any_in(op.what.offset, op.what.length),
+      FUZZ_CHECK(marks_.dirty(op.what.disk).any_in(op.what.offset, op.what.length),
                  "what was in flight may be lacking (P6)");
     op.sent = op.acked = false;
   }
+  for (const Sent& s : unanswered_)
+    FUZZ_CHECK(!s.repairs || !core_.is_open() ||
+                   marks_.dirty(s.frame.disk).any_in(s.frame.offset, s.frame.length),
+               "half of a repair may be lacking (P6)");
   unanswered_.clear();
   connected_ = false;
   resync_ = false;
@@ -472,6 +591,9 @@ void World::finish() {
   }
   for (OpId id = 0; id < ops_max; ++id)
     if (ops_.contains(id) && ops_.at(id).local_runs) end_local(id, 0);
+  execute();
+  log_ends();
+  save_ends();
   execute();
   FUZZ_CHECK(ops_.empty() && core_.is_drained(), "every request ends");
 }

@@ -83,13 +83,13 @@ void Model::step() {
       if (pick(40) == 0) promise();
       return save();
     default:
-      if (pick(30) == 0) primary_.freeze();
+      if (pick(30) == 0) return primary_.freeze();
+      if (primary_.state() == SessionState::live) verify();
       return;
   }
 }
 
 void Model::operate() {
-  if (primary_.state() == SessionState::live && pick(2) == 0) return verify();
   if (primary_.state() == SessionState::none && !primary_.held() && link_ == 0) return connect();
   if (primary_.can_grow() && pick(3) == 0) {
     record_a_->grow_prepare();
@@ -116,7 +116,6 @@ void Model::verify() {
   op.copy.length = static_cast<std::uint32_t>((1 + pick(3)) * DirtyBitmap::grain_bytes);
   op.place = on_disk(op.copy.offset, op.copy.length);
   op.data.resize(op.place.length);
-  ++outcome.verified;
   primary_.verify(id, {0, op.copy.offset, op.copy.length}, pick(2) == 0, p_);
 }
 
