@@ -22,8 +22,8 @@
 //      generation is `generation`, `base_generation` or between them in the history, save what that
 //      replica wrote itself as owner, which is in its own dirty set.
 //  R7. lack_epoch is the promised epoch of the first unclean end since the replica was last equal
-//      to its partner: whoever was owner at that epoch or later may hold completed, unflushed writes
-//      that this replica lost. It outlives serve().
+//      to its partner: whoever was owner at that epoch or later may hold completed, unflushed
+//      writes that this replica lost. It outlives serve().
 // What the caller owes for R6: a block leaves the dirty set only when both replicas have flushed it
 // (an owner that crashes may lose what it had copied): its bit when the target has, its extent in
 // the log when the owner has; bits are durable before the log forgets them; for a full resync every

@@ -13,8 +13,7 @@
 //  S3. The replica is durably inconsistent before the first byte of a resync is written, and
 //      uptodate only after everything has been flushed.
 //  S4. Overlapping writes are applied one at a time in the order of arrival; a hash is taken
-//  between
-//      those that came before and those that came after.
+//      between those that came before and those that came after.
 //  S5. A lease is granted only to the open session and only while no higher epoch has been promised
 //      or is being promised.
 //  S6. A resync is taken only in a mode that is not shorter than what this side finds necessary

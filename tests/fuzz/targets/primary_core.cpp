@@ -6,48 +6,14 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <map>
-#include <optional>
 #include <utility>
 
-#include "tests/fuzz/support/fuzz_target.hpp"
+#include "tests/fuzz/targets/primary_world.hpp"
 
 namespace havm::fuzz {
 namespace {
 
 using Kind = PrimaryAction::Kind;
-
-constexpr std::uint64_t disk_bytes = 1U << 20;
-constexpr std::uint16_t disk_count = 2;
-constexpr OpId ops_max = 48;
-
-struct Op {
-  DiskRequest what;
-  bool is_copy = false;   // of a resync, or of a verify
-  bool compares = false;  // a copy of which only what differs is sent, or a check
-  bool verifies = false;
-  std::uint64_t number = 0;  // order of arrival
-  bool local_runs = false;
-  bool local_ok = false;
-  bool sent = false;   // to the present or a lost session
-  bool acked = false;  // by the partner
-};
-
-struct Sent {
-  FrameHeader frame;
-  OpId op = no_op;
-  std::uint64_t number = 0;  // of the newest request when it was sent
-  bool repairs = false;
-};
-
-struct DiskState {
-  bool flushing = false;
-  std::uint64_t local_flush = 0;     // number of the newest request when the last flush began
-  std::uint64_t flushed = 0;         // … of the last one that succeeded
-  std::uint64_t partner_flush = 0;   // … of the last one that the partner acked
-  std::vector<ByteRange> unflushed;  // acked by the partner, no flush sent since
-  std::vector<ByteRange> covered;    // acked, and covered by the partner flush in flight
-};
 
 // Those of the grains in `changed` are others.
 std::vector<GrainHash> hashes_of(std::uint64_t length, std::uint32_t changed) {
@@ -62,57 +28,7 @@ bool overlap(const DiskRequest& a, const DiskRequest& b) {
          a.offset < b.offset + b.length && b.offset < a.offset + a.length;
 }
 
-class World {
- public:
-  World() { core_.open(epoch_, true); }
-  void step(Input& in);
-  void finish();
-
- private:
-  void submit(Input& in);
-  void local(Input& in);
-  void flush_done(Input& in);
-  void session(Input& in);
-  void answer(Input& in);
-  void copy(Input& in);
-  void check(Input& in);
-  void log_ends();
-  void save_ends();
-  [[nodiscard]] bool is_logged(std::uint16_t disk) const;
-  void role(Input& in);
-  void end_local(OpId id, int error);
-  void execute();
-  void execute(const PrimaryAction& action);
-  void launched(OpId id, bool leg_to_partner);
-  void sent(const PrimaryAction& action);
-  void completed(const PrimaryAction& action);
-  void check_flush(const Op& flush) const;
-  void answered(const Sent& question, const FrameHeader& answer);
-  void lost();
-  [[nodiscard]] std::optional<OpId> free_id() const;
-
-  // The log has room for one disk at a time.
-  ReplicaMarks marks_{
-      {DirtyBitmap(disk_bytes), DirtyBitmap(disk_bytes)}, ReplicaMarks::LogTable(1), 1};
-  PrimaryCore core_{marks_};
-  PrimaryCore::Actions actions_;
-  Epoch epoch_{5};
-  SessionId session_{7};
-  TimePoint now_ = from_ns(1);
-  std::map<OpId, Op> ops_;
-  std::uint64_t next_number_ = 1;
-  std::vector<Sent> unanswered_;
-  DiskState disks_[disk_count];
-  bool held_before_ = false;
-  bool released_ = false;  // by shrink or close, in this event
-  bool resync_ = false;    // as the driver keeps it
-  bool connected_ = false;
-  std::optional<LogTransaction> log_;  // on its way to the disk
-  std::optional<LogExtent> logged_;    // its only slot, durable
-  bool saving_ = false;
-  std::uint64_t saves_ = 0;
-  bool generation_due_ = true;  // the partner may hold the present generation
-};
+}  // namespace
 
 std::optional<OpId> World::free_id() const {
   for (OpId id = 0; id < ops_max; ++id)
@@ -334,6 +250,8 @@ void World::role(Input& in) {
 
 // ---- the partner -----------------------------------------------------------------------------
 
+namespace {
+
 FrameType right_answer(FrameType question) {
   switch (question) {
     case FrameType::lease_request:
@@ -350,6 +268,8 @@ FrameType right_answer(FrameType question) {
       return FrameType::ack;
   }
 }
+
+}  // namespace
 
 void World::answer(Input& in) {
   if (!connected_) return;
@@ -394,6 +314,10 @@ void World::answer(Input& in) {
 
 // Before the core is told: what is true from here.
 void World::answered(const Sent& question, const FrameHeader& answer) {
+  // The end of a resync flushes there all that was written before the stream began.
+  if (question.frame.type == FrameType::sync_end && answer.type == FrameType::sync_end_ok)
+    for (DiskState& d : disks_)
+      d.partner_flush = std::max(d.partner_flush, before_stream_);
   if (answer.type != FrameType::ack || answer.status != 0) return;
   DiskState& d = disks_[question.frame.disk];
   if (question.frame.type == FrameType::flush) {
@@ -446,6 +370,7 @@ void World::execute(const PrimaryAction& action) {
       return;
     case Kind::begin_resync:
       resync_ = true;
+      before_stream_ = next_number_ - 1;
       return;
     case Kind::session_changed:
       if (action.state == SessionState::lost || action.state == SessionState::none) lost();
@@ -597,8 +522,6 @@ void World::finish() {
   execute();
   FUZZ_CHECK(ops_.empty() && core_.is_drained(), "every request ends");
 }
-
-}  // namespace
 
 void one_input(Bytes input) {
   Input in(input);

@@ -90,6 +90,7 @@ void Model::step() {
 }
 
 void Model::operate() {
+  if (primary_.state() == SessionState::live && pick(2) == 0) return verify();
   if (primary_.state() == SessionState::none && !primary_.held() && link_ == 0) return connect();
   if (primary_.can_grow() && pick(3) == 0) {
     record_a_->grow_prepare();
@@ -109,6 +110,8 @@ void Model::operate() {
 }
 
 void Model::verify() {
+  if (verifying_ >= 8) return;  // the guest goes first
+  ++verifying_;
   const OpId id = new_id();
   Op& op = ops_[id];
   op.verifies = true;

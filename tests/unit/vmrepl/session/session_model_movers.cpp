@@ -223,6 +223,7 @@ void Model::copy_done(OpId id, const CheckOutcome& check, int error) {
   ops_.erase(id);
   free_ids_.push_back(id);
   if (verifies) {
+    --verifying_;
     if (error == 0) ++outcome.verified;
     if (check.differing != 0)
       violate("a verify found a difference between replicas that are in sync");

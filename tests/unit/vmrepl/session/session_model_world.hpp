@@ -162,6 +162,7 @@ class Model {
   SecondaryCore::Actions s_;
   std::uint64_t b_life_ = 0;
   bool promising_ = false;
+  int verifying_ = 0;  // ranges, of the owner
 
   Epoch epoch_{1};
   bool grown_ = false;
