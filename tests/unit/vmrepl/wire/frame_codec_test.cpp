@@ -89,7 +89,7 @@ TEST(FrameCodec, EveryFieldGoesRoundForEveryType) {
   for (const FrameType type : all_types) {
     for (int i = 0; i < 50; ++i) {
       std::size_t size = carries_payload(type) ? 1 + random() % 5000 : 0;
-      if (type == FrameType::sync_dirty) size *= 16;
+      if (type == FrameType::sync_dirty) size = 16 * (1 + random() % 4096);
       if (i == 0 && may_carry_nothing(type)) size = 0;
       const auto hashed = static_cast<std::uint32_t>(1 + random() % hash_range_bytes_max);
       const bool failed = random() % 2 == 0;
