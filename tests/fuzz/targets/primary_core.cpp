@@ -1,5 +1,5 @@
 // PrimaryCore, driven by a guest, a disk that may fail and a partner that answers anything; every
-// decision is compared with the invariants P1 to P9.
+// decision is compared with the invariants P1 to P10.
 //
 // Input: events, each a byte and its arguments. What the driver promises the core is kept here too.
 #include "vmrepl/session/primary_core.hpp"
@@ -67,6 +67,9 @@ void World::step(Input& in) {
     case 11:
       role(in);
       break;
+    case 12:
+      marks(in);
+      break;
     default:
       answer(in);
       break;
@@ -83,7 +86,7 @@ void World::submit(Input& in) {
   op.what.op = kinds[in.below(std::size(kinds))];
   op.what.disk = static_cast<std::uint16_t>(in.below(disk_count));
   if (op.what.op != DiskOp::flush) {
-    op.what.offset = in.below(16) * 32768;
+    op.what.offset = some_offset(in);
     op.what.length = static_cast<std::uint32_t>(in.below(5)) * 16384;
   }
   const std::uint8_t flags = in.byte();
@@ -118,11 +121,7 @@ void World::end_local(OpId id, int error) {
 void World::flush_done(Input& in) {
   const auto disk = static_cast<std::uint16_t>(in.below(disk_count));
   DiskState& d = disks_[disk];
-  if (!d.flushing) {
-    log_ends();
-    save_ends();
-    return;
-  }
+  if (!d.flushing) return;
   d.flushing = false;
   const int error = in.byte() < 4 ? EIO : 0;
   if (error == 0) d.flushed = d.local_flush;
@@ -138,7 +137,8 @@ void World::session(Input& in) {
       if (!may_connect) return;
       session_ = session_.next();
       connected_ = true;
-      core_.session_opened(session_, session_.value % 4 == 0, actions_);
+      full_ = in.flag();
+      core_.session_opened(session_, full_, actions_);
       return;
     case 2:
       connected_ = false;
@@ -164,7 +164,7 @@ void World::copy(Input& in) {
   op.is_copy = true;
   op.what.op = DiskOp::read;
   op.what.disk = static_cast<std::uint16_t>(in.below(disk_count));
-  op.what.offset = in.below(16) * 32768;
+  op.what.offset = some_offset(in);
   op.what.length = 32768;
   op.number = next_number_++;
   ops_[*id] = op;
@@ -191,30 +191,10 @@ void World::check(Input& in) {
     return;
   }
   op.what.op = DiskOp::read;
-  op.what.offset = in.below(14) * DirtyBitmap::grain_bytes;
+  op.what.offset = some_offset(in) / DirtyBitmap::grain_bytes * DirtyBitmap::grain_bytes;
   op.what.length = static_cast<std::uint32_t>(1 + what % 2) * DirtyBitmap::grain_bytes;
   ops_[*id] = op;
   core_.verify(*id, {op.what.disk, op.what.offset, op.what.length}, what < 4, actions_);
-}
-
-// ---- the marks -------------------------------------------------------------------------------
-
-void World::log_ends() {
-  if (!log_) return;
-  const LogTransaction log = *std::exchange(log_, std::nullopt);
-  for (const LogSlot& slot : log.updates)
-    logged_ = slot.extent;
-  core_.log_written(log.number, actions_);
-}
-
-void World::save_ends() {
-  if (!std::exchange(saving_, false)) return;
-  marks_.save_done();
-  core_.marks_saved(actions_);
-}
-
-bool World::is_logged(std::uint16_t disk) const {
-  return logged_ == LogExtent{disk, 0};
 }
 
 void World::role(Input& in) {
@@ -224,8 +204,8 @@ void World::role(Input& in) {
     epoch_ = epoch_.next();
     for (DiskState& d : disks_)
       d.unflushed = d.covered = {};
-    generation_due_ = true;
-    core_.open(epoch_, true);
+    generation_due_ = in.flag();
+    core_.open(epoch_, generation_due_);
     return;
   }
   if (what < 3 && core_.can_grow()) {
@@ -246,6 +226,36 @@ void World::role(Input& in) {
     released_ = true;
     core_.close(actions_);
   }
+}
+
+// The activity log and the bitmaps on disk, and what the partner says of its own.
+void World::marks(Input& in) {
+  switch (in.below(4)) {
+    case 0:
+      return end_log();
+    case 1:
+      if (!save_wanted_ || marks_.is_saving()) return;
+      save_wanted_ = false;
+      marks_.save_started();
+      return;
+    case 2:
+      if (!marks_.is_saving()) return;
+      marks_.save_done();
+      core_.marks_saved(actions_);
+      return;
+    default:
+      core_.partner_dirty(static_cast<std::uint16_t>(in.below(disk_count + 1)), some_offset(in),
+                          in.below(5) * 2 * extent, actions_);
+      return;
+  }
+}
+
+void World::end_log() {
+  if (!log_write_) return;
+  const LogTransaction t = *std::exchange(log_write_, std::nullopt);
+  for (const LogSlot& update : t.updates)
+    log_.at(update.slot) = update.extent;
+  core_.log_written(t.number, actions_);
 }
 
 // ---- the partner -----------------------------------------------------------------------------
@@ -386,25 +396,22 @@ void World::execute(const PrimaryAction& action) {
     case Kind::deposed:
     case Kind::replica_failed:
       return;
+    case Kind::drained:
+      FUZZ_CHECK(core_.is_drained(), "drained is said when it is so");
+      return;
     case Kind::new_generation:
-      FUZZ_CHECK(std::exchange(generation_due_, false), "a generation is begun once (P9)");
+      FUZZ_CHECK(generation_due_, "a generation begins only when one is due");
+      generation_due_ = false;
       return;
     case Kind::share_generation:
       generation_due_ = true;
       return;
     case Kind::write_log:
-      FUZZ_CHECK(!log_, "one transaction of the log at a time");
-      log_ = action.transaction;
-      if (log_->number % 4 != 3) log_ends();  // else later
+      FUZZ_CHECK(!log_write_, "one transaction of the log at a time");
+      log_write_ = action.transaction;
       return;
     case Kind::save_marks:
-      if (saving_) return;
-      saving_ = true;
-      marks_.save_started();
-      if (++saves_ % 4 != 3) save_ends();
-      return;
-    case Kind::drained:
-      FUZZ_CHECK(core_.is_drained(), "drained is said when it is so");
+      save_wanted_ = true;
       return;
   }
 }
@@ -414,13 +421,22 @@ void World::launched(OpId id, bool leg_to_partner) {
   Op& op = ops_.at(id);
   FUZZ_CHECK(leg_to_partner || !op.local_runs, "a request is launched once");
   const bool changes = changes_data(op.what);
-  FUZZ_CHECK(!changes || is_logged(op.what.disk), "intent before data (P8)");
   for (const auto& [other_id, other] : ops_) {
     const bool runs = other.local_runs || (other.sent && !other.acked && connected_);
     if (other_id == id || !runs || (!changes && !changes_data(other.what))) continue;
     FUZZ_CHECK(!overlap(op.what, other.what), "conflicting requests go one at a time (P4)");
   }
   if (!leg_to_partner) op.local_runs = true;
+  if (changes) check_logged(op);
+}
+
+void World::check_logged(const Op& op) const {
+  const std::uint64_t end = op.what.offset + op.what.length;
+  for (std::uint64_t i = op.what.offset / extent; i * extent < end; ++i) {
+    const LogExtent wanted{op.what.disk, static_cast<std::uint32_t>(i)};
+    FUZZ_CHECK(std::ranges::find(log_, std::optional(wanted)) != log_.end(),
+               "no leg starts before its extents are durable in the log (P8)");
+  }
 }
 
 void World::sent(const PrimaryAction& action) {
@@ -433,6 +449,10 @@ void World::sent(const PrimaryAction& action) {
     for (const Sent& s : unanswered_)
       FUZZ_CHECK(s.frame.type != FrameType::flush || s.frame.disk != h.disk, "one flush at a time");
   }
+  if (h.type == FrameType::sync_begin)
+    FUZZ_CHECK(!full_ || marks_.is_saved(), "all bits are saved before a full resync (P10)");
+  if (h.type == FrameType::sync_end)
+    FUZZ_CHECK(generation_due_, "noted that the partner may hold the generation (P10)");
   bool repairs = false;
   if (action.id != no_op) {
     launched(action.id, true);
@@ -444,7 +464,7 @@ void World::sent(const PrimaryAction& action) {
                "the partner gets what the own disk gets");
     op.sent = true;
     repairs = op.verifies && h.type == FrameType::write;
-    FUZZ_CHECK(!repairs || is_logged(h.disk), "intent before a repair (P8)");
+    if (repairs) check_logged(op);
     FUZZ_CHECK(!repairs || !core_.held(), "nothing is repaired while held");
   }
   unanswered_.push_back({h, action.id, next_number_ - 1, repairs});
@@ -466,6 +486,8 @@ void World::completed(const PrimaryAction& action) {
   FUZZ_CHECK(op.local_ok, "what completes is on the own disk (P1)");
   if (changes_data(op.what) && core_.partner_required())
     FUZZ_CHECK(op.acked, "what completes is on both replicas (P1)");
+  if (changes_data(op.what) && !op.acked && core_.state() == SessionState::none)
+    FUZZ_CHECK(!generation_due_, "a write alone completes in a generation of its own (P9)");
 }
 
 void World::check_flush(const Op& flush) const {
@@ -516,9 +538,7 @@ void World::finish() {
   }
   for (OpId id = 0; id < ops_max; ++id)
     if (ops_.contains(id) && ops_.at(id).local_runs) end_local(id, 0);
-  execute();
-  log_ends();
-  save_ends();
+  end_log();
   execute();
   FUZZ_CHECK(ops_.empty() && core_.is_drained(), "every request ends");
 }
@@ -539,21 +559,27 @@ std::vector<std::string> seeds() {
   const std::string flush = packed(0, 1) + packed(4, 1) + packed(0, 1) + packed(0, 1);
   const std::string local = packed(4, 1) + packed(0, 1) + packed(99, 1);
   const std::string flushed = packed(7, 1) + packed(0, 1) + packed(99, 1);
-  const std::string connect = packed(8, 1) + packed(0, 1);
+  const std::string connect = packed(8, 1) + packed(0, 1) + packed(0, 1);
+  const std::string connect_full = packed(8, 1) + packed(0, 1) + packed(1, 1);
+  const std::string save = packed(12, 1) + packed(1, 1) + packed(12, 1) + packed(2, 1);
   const std::string lose = packed(8, 1) + packed(2, 1);
   const std::string lease = packed(8, 1) + packed(3, 1);
-  const std::string answer = packed(12, 1) + packed(99, 1) + packed(0, 1);
+  const std::string logged = packed(12, 1) + packed(0, 1);
+  const std::string answer = packed(13, 1) + packed(99, 1) + packed(0, 1);
   const std::string copy = packed(9, 1) + packed(0, 1) + packed(0, 1) + packed(3, 1);
   const std::string end_resync = packed(9, 1) + packed(7, 1);
   const auto role = [](std::uint8_t what) { return packed(11, 1) + packed(what, 1); };
   const std::string synced = connect + answer + copy + local + answer + end_resync + answer;
   const std::string live = synced + role(0) + role(3) + answer;
   return {
-      write(0) + local + flush + flushed + connect + answer + write(1) + lose + local,
-      live + write(0, 1) + local + answer + write(2) + flush + local + answer + flushed + answer,
-      live + lease + answer + write(0) + write(0) + lose + local + role(6) + local,
-      live + role(5) + write(3) + role(6) + local + role(7) + packed(0, 1),
-      synced + packed(12, 1) + packed(255, 1) + packed(0, 1) + packed(~0ULL, 8)};
+      write(0) + logged + local + flush + flushed + connect + answer + write(1) + lose + local,
+      live + write(0, 1) + logged + local + answer + write(2) + flush + local + answer + flushed +
+          answer,
+      live + lease + answer + write(0) + logged + write(0) + lose + local + role(6) + local,
+      live + role(5) + write(3) + role(6) + logged + local + role(7) + packed(0, 1),
+      connect_full + save + answer + copy + local + answer + end_resync + answer,
+      write(0) + logged + write(8) + logged + local + local + write(12) + flushed + logged + local,
+      synced + packed(13, 1) + packed(255, 1) + packed(0, 1) + packed(~0ULL, 8)};
 }
 
 }  // namespace havm::fuzz

@@ -11,8 +11,10 @@
 
 namespace havm::fuzz {
 
-constexpr std::uint64_t disk_bytes = 1U << 20;
+constexpr std::uint64_t extent = ActivityLogCore::extent_bytes;
+constexpr std::uint64_t disk_bytes = 5 * extent;
 constexpr std::uint16_t disk_count = 2;
+constexpr std::size_t log_slots = 4;  // fewer than there are extents
 constexpr OpId ops_max = 48;
 
 struct Op {
@@ -43,9 +45,15 @@ struct DiskState {
   std::vector<ByteRange> covered;    // acked, and covered by the partner flush in flight
 };
 
+// Four neighbours each around the borders of the extents.
+std::uint64_t some_offset(Input& in) {
+  const std::size_t slot = in.below(16);
+  return (slot / 4 + 1) * extent - 65536 + slot % 4 * 32768;
+}
+
 class World {
  public:
-  World() { core_.open(epoch_, true); }
+  World() { core_.open(epoch_, generation_due_); }
   void step(Input& in);
   void finish();
 
@@ -57,24 +65,23 @@ class World {
   void answer(Input& in);
   void copy(Input& in);
   void check(Input& in);
-  void log_ends();
-  void save_ends();
-  [[nodiscard]] bool is_logged(std::uint16_t disk) const;
   void role(Input& in);
+  void marks(Input& in);
+  void end_log();
   void end_local(OpId id, int error);
   void execute();
   void execute(const PrimaryAction& action);
   void launched(OpId id, bool leg_to_partner);
   void sent(const PrimaryAction& action);
   void completed(const PrimaryAction& action);
+  void check_logged(const Op& op) const;
   void check_flush(const Op& flush) const;
   void answered(const Sent& question, const FrameHeader& answer);
   void lost();
   [[nodiscard]] std::optional<OpId> free_id() const;
 
-  // The log has room for one disk at a time.
   ReplicaMarks marks_{
-      {DirtyBitmap(disk_bytes), DirtyBitmap(disk_bytes)}, ReplicaMarks::LogTable(1), 1};
+      {DirtyBitmap(disk_bytes), DirtyBitmap(disk_bytes)}, ReplicaMarks::LogTable(log_slots), 1};
   PrimaryCore core_{marks_};
   PrimaryCore::Actions actions_;
   Epoch epoch_{5};
@@ -89,11 +96,11 @@ class World {
   bool resync_ = false;              // as the driver keeps it
   std::uint64_t before_stream_ = 0;  // number of the newest request when the stream began
   bool connected_ = false;
-  std::optional<LogTransaction> log_;  // on its way to the disk
-  std::optional<LogExtent> logged_;    // its only slot, durable
-  bool saving_ = false;
-  std::uint64_t saves_ = 0;
+  bool full_ = false;           // the session copies everything
   bool generation_due_ = true;  // the partner may hold the present generation
+  bool save_wanted_ = false;
+  std::optional<LogTransaction> log_write_;                         // in flight
+  ReplicaMarks::LogTable log_ = ReplicaMarks::LogTable(log_slots);  // on disk
 };
 
 }  // namespace havm::fuzz

@@ -33,6 +33,7 @@ Record first_record() {
   r.epoch = r.promised_epoch = Epoch(3);
   r.state = ReplicaState::outdated;
   r.boot_id = "boot-1";
+  r.generation = 7;
   return r;
 }
 
@@ -93,6 +94,10 @@ class World {
   void persist();
   Epoch some_epoch(Input& in);
   ConnectionId some_connection(Input& in);
+  [[nodiscard]] bool may_be_partial(const Hello& owner) const {
+    const std::uint64_t g = generation_before_;
+    return g != 0 && owner.dirty_known && (owner.generation == g || owner.base_generation == g);
+  }
   [[nodiscard]] bool anything_running() const {
     return std::ranges::any_of(requests_, [](const auto& r) { return r.second.running; });
   }
@@ -112,6 +117,8 @@ class World {
   std::vector<std::uint64_t> flushes_;
   std::optional<ConnectionId> session_;  // whose hello was accepted last and is not gone
   Phase phase_ = Phase::fresh;
+  SyncBegin begin_;  // the last that came
+  std::uint64_t generation_before_ = 0;
   std::optional<Epoch> promising_;
   Epoch highest_promise_;
   bool owner_ = false;
@@ -191,7 +198,17 @@ void World::hello(Input& in) {
     case 4:
       h.epoch = Epoch(in.number(8));
       break;
+    case 5:
+      h.damaged = true;
+      break;
+    case 6:
+      h.lack_epoch = h.epoch;
+      break;
     default:
+      h.generation = in.below(4) * 7;
+      h.base_generation = in.below(3) * 7;
+      h.history = {h.base_generation};
+      h.dirty_known = in.flag();
       break;
   }
   const ConnectionId c = next_connection_++;
@@ -235,7 +252,14 @@ void World::frame(Input& in) {
     id = next_request_++;
     requests_[id] = {c, h, false};
   }
-  core_.frame(c, h, id, now_, actions_);
+  SecondaryCore::Payload payload;
+  if (h.type == FrameType::sync_begin) {
+    begin_ = {odd % 2 == 0 ? SyncMode::full : SyncMode::partial, connections_.at(c).generation};
+    generation_before_ = record_.record().generation;
+    payload = begin_;
+  }
+  if (h.type == FrameType::sync_end) payload = SyncEnd{connections_.at(c).generation, {7}};
+  core_.frame(c, h, id, now_, actions_, payload);
 }
 
 void World::close(ConnectionId connection) {
@@ -315,7 +339,7 @@ void World::execute() {
   FUZZ_CHECK(core_.has_session() == session_.has_value(), "one session, the accepted one (S1)");
   FUZZ_CHECK(core_.is_quiet() == !anything_running(), "quiet is when nothing runs");
   FUZZ_CHECK(durable_ == record_.record(), "every change of the record is made durable");
-  FUZZ_CHECK(!(owner_ && session_), "an owner has no session (S6)");
+  FUZZ_CHECK(!(owner_ && session_), "an owner has no session (S7)");
 }
 
 void World::persist() {
@@ -363,18 +387,18 @@ void World::execute(const SecondaryAction& action) {
       promising_.reset();
       return;
     case Kind::deposed:
-      FUZZ_CHECK(owner_ && action.epoch > record_.record().epoch, "a higher epoch deposes (S6)");
+      FUZZ_CHECK(owner_ && action.epoch > record_.record().epoch, "a higher epoch deposes (S7)");
       return;
     case Kind::send_dirty:
       FUZZ_CHECK(session_ == action.connection && phase_ == Phase::fresh,
                  "the own dirty set is told before the resync (S6)");
       return;
-    case Kind::session_changed:
-    case Kind::replica_failed:
-      return;
     case Kind::forget_dirty:
       FUZZ_CHECK(durable_.state == ReplicaState::uptodate,
                  "the own dirty set is kept until uptodate is durable (S6)");
+      return;
+    case Kind::session_changed:
+    case Kind::replica_failed:
       return;
   }
 }
@@ -386,7 +410,7 @@ void World::accepted(ConnectionId connection) {
                  (!promising_ || epoch >= *promising_),
              "accepted at an epoch not below any promise, durably promised (S1)");
   FUZZ_CHECK(!anything_running(), "nothing of the old session is applied any more (S2)");
-  FUZZ_CHECK(!owner_, "an owner accepts no session (S6)");
+  FUZZ_CHECK(!owner_, "an owner accepts no session (S7)");
   session_ = connection;
   phase_ = Phase::fresh;
 }
@@ -410,6 +434,8 @@ void World::sent(const SecondaryAction& action) {
     case FrameType::sync_begin_ok:
       FUZZ_CHECK(durable_.state == ReplicaState::inconsistent,
                  "durably inconsistent before a resync (S3)");
+      FUZZ_CHECK(begin_.mode == SyncMode::full || may_be_partial(connections_.at(*session_)),
+                 "a partial resync only when the owner's marks are kept against this one (S6)");
       phase_ = Phase::syncing;
       return;
     case FrameType::sync_end_ok:
@@ -481,7 +507,8 @@ void one_input(Bytes input) {
 }
 
 std::vector<std::string> seeds() {
-  const std::string hello = packed(0, 1) + packed(1, 1) + packed(2, 1) + packed(9, 1);
+  const std::string hello = packed(0, 1) + packed(1, 1) + packed(2, 1) + packed(9, 1) +
+                            packed(1, 1) + packed(0, 1) + packed(1, 1);
   const auto frame = [](std::uint8_t type, std::uint8_t odd = 0) {
     return packed(10, 1) + packed(odd, 1) + packed(type, 1) + packed(5, 2) + packed(0, 1) +
            packed(16, 2) + packed(3, 1);
