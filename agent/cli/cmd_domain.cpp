@@ -62,6 +62,7 @@ std::string protection_lines(const json& vm) {
   out += key_value_line("Epoch", text_at(vm, "epoch"));
   out += key_value_line("In-sync set", joined_at(vm, "in_sync"));
   out += key_value_line("Sync", sync_detail(vm));
+  if (field(vm, "verify").is_object()) out += key_value_line("Last verify", verify_detail(vm));
   out += key_value_line("Ready", yes_because(true_at(vm, "ready"), field(vm, "ready_reason")));
   out += key_value_line("Redundant",
                         yes_because(true_at(protection, "protected"), field(protection, "reason")));
@@ -75,6 +76,8 @@ std::string protection_lines(const json& vm) {
     out += key_value_line("Failover", text_at(field(policy, "failover"), "mode"));
     out += key_value_line("On peer loss", text_at(field(policy, "replication"), "on_peer_loss"));
     out += key_value_line("Preferred node", text_at(policy, "preferred_node"));
+    if (field(policy, "verify").is_object())
+      out += key_value_line("Verify every", text_at(field(policy, "verify"), "every"));
   }
   for (const json& disk : list_at(vm, "disks")) {
     std::string text = text_at(disk, "path") + " (" + text_at(disk, "format");

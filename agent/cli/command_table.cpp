@@ -108,6 +108,18 @@ void add_protection(Table& table) {
        {domain(), option("to", "string", "node to move to (default: the one that is not owner)"),
         dry_run(), flag("wait", "return when the domain runs there"), timeout(), json()},
        run_failover});
+  table.push_back(
+      {"resync-verify",
+       "protection",
+       "compare the two replicas of a domain",
+       "Compares every block of the replicas, while the domain runs, and tells where they differ. "
+       "With --repair\n    the owner's data is copied to the partner there: which of them is right "
+       "is not known.",
+       {domain(), flag("repair", "overwrite the partner's data where it differs"),
+        flag("yes", "do not ask on a terminal"), flag("cancel", "end the one that is running"),
+        flag("wait", "return when it has ended (the default)"),
+        flag("no-wait", "return when it has begun"), timeout(), json()},
+       run_resync_verify});
 }
 
 void add_lifecycle(Table& table) {

@@ -13,7 +13,7 @@ namespace havm {
 
 // 0–100 of a resync, nullopt when unknown.
 std::optional<int> sync_percent(const nlohmann::json& vm);
-// "in-sync", "resyncing 42 %"
+// "in-sync", "resyncing 42 %", "in-sync, mismatch"
 Cell sync_cell(const nlohmann::json& vm);
 // "yes" or "no"; "-" for a VM that is not protected
 Cell ready_cell(const nlohmann::json& vm);
@@ -22,5 +22,12 @@ Cell state_cell(const nlohmann::json& vm);
 std::string sync_detail(const nlohmann::json& vm);
 // "Synchronising: [ 42 %] 95.37 MiB/s" as virsh shows a block copy
 std::string sync_progress(const nlohmann::json& vm);
+// "Verifying: [ 42 %] 95.37 MiB/s"
+std::string verify_progress(const nlohmann::json& vm);
+// "clean (2025-01-31T09:30:00.123Z)", "never", "mismatch: 64.00 KiB differ …"; with its progress
+// while one runs
+std::string verify_detail(const nlohmann::json& vm);
+// The replicas are known to differ.
+bool has_mismatch(const nlohmann::json& vm);
 
 }  // namespace havm

@@ -85,9 +85,12 @@ Result<json> finish(CommandContext& context, const ApiAnswer& answer) {
   return follow_operation(context, text_at(answer.body, "operation"));
 }
 
-Result<json> wait_for_vm(CommandContext& context, const std::string& vm, const std::string& goal,
-                         std::optional<std::chrono::milliseconds> timeout,
-                         const std::function<bool(const json&)>& reached) {
+namespace {
+
+Result<json> wait_with(CommandContext& context, const std::string& vm, const std::string& goal,
+                       std::optional<std::chrono::milliseconds> timeout,
+                       const std::function<bool(const json&)>& reached,
+                       std::string (*progress)(const json& vm)) {
   const Clock::time_point begin = Clock::now();
   Patience patience_left;
   std::string present = "havmd does not answer";
@@ -99,7 +102,7 @@ Result<json> wait_for_vm(CommandContext& context, const std::string& vm, const s
       present = present_state(answer.value());
       if (reached(answer.value())) return answer;
       if (true_at(answer.value(), "protected"))
-        context.terminal().print_progress(sync_progress(answer.value()));
+        context.terminal().print_progress(progress(answer.value()));
     } else {
       present = "havmd does not answer";
     }
@@ -111,6 +114,23 @@ Result<json> wait_for_vm(CommandContext& context, const std::string& vm, const s
     if (timeout) pause = std::min<std::chrono::nanoseconds>(pause, *timeout - waited);
     std::this_thread::sleep_for(pause);
   }
+}
+
+}  // namespace
+
+Result<json> wait_for_vm(CommandContext& context, const std::string& vm, const std::string& goal,
+                         std::optional<std::chrono::milliseconds> timeout,
+                         const std::function<bool(const json&)>& reached) {
+  return wait_with(context, vm, goal, timeout, reached, sync_progress);
+}
+
+Result<json> wait_for_verify(CommandContext& context, const std::string& vm,
+                             std::optional<std::chrono::milliseconds> timeout) {
+  // Null: its engine does not answer just now.
+  const auto ended = [](const json& now) {
+    return text_at(now, "role") == "partner" || field(field(now, "verify"), "running") == false;
+  };
+  return wait_with(context, vm, "verified", timeout, ended, verify_progress);
 }
 
 }  // namespace havm

@@ -30,4 +30,8 @@ Result<nlohmann::json> wait_for_vm(CommandContext& context, const std::string& v
                                    std::optional<std::chrono::milliseconds> timeout,
                                    const std::function<bool(const nlohmann::json&)>& reached);
 
+// Waits until no verify is running here, or another node is owner.
+Result<nlohmann::json> wait_for_verify(CommandContext& context, const std::string& vm,
+                                       std::optional<std::chrono::milliseconds> timeout);
+
 }  // namespace havm

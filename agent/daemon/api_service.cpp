@@ -9,6 +9,7 @@
 #include "agent/daemon/history_store.hpp"
 #include "agent/daemon/peer_client.hpp"
 #include "agent/daemon/protect_operation.hpp"
+#include "agent/daemon/verify_service.hpp"
 #include "agent/daemon/vm_view.hpp"
 #include "agent/daemon/wait_until.hpp"
 #include "agent/failover/failover_core.hpp"
@@ -303,6 +304,12 @@ asio::awaitable<HttpResponse> failover(Havmd& daemon, std::string vm, nlohmann::
   co_return follow(daemon, vm, "failover", std::move(reached), failover_patience);
 }
 
+asio::awaitable<HttpResponse> verify(Havmd& daemon, std::string vm, nlohmann::json body) {
+  auto unit = known_unit(daemon, vm);
+  if (!unit) co_return from_error(unit.error());
+  co_return co_await serve_verify(daemon, *unit.value(), std::move(body));
+}
+
 // ---- routing
 // ----------------------------------------------------------------------------------------
 
@@ -334,6 +341,7 @@ asio::awaitable<HttpResponse> post(Havmd& daemon, HttpRequest request) {
   if (verb == "protect") co_return co_await start_protect(daemon, vm, request.body);
   if (verb == "unprotect") co_return co_await start_unprotect(daemon, vm, request.body);
   if (verb == "failover") co_return co_await failover(daemon, vm, request.body);
+  if (verb == "verify") co_return co_await verify(daemon, vm, request.body);
   if (const auto wrong = unknown_field(request.body, {}); !wrong.empty())
     co_return HttpResponse::error(400, wrong);
   if (verb == "start") co_return co_await power(daemon, vm, Wish::start);

@@ -17,6 +17,7 @@
 #include "agent/daemon/peer_client.hpp"
 #include "agent/daemon/peer_service.hpp"
 #include "agent/daemon/replica_setup.hpp"
+#include "agent/daemon/verify_service.hpp"
 #include "agent/daemon/vm_view.hpp"
 #include "agent/pki/identity_directory.hpp"
 #include "agent/policy/own_node.hpp"
@@ -102,6 +103,7 @@ Result<std::unique_ptr<Havmd>> Havmd::start(asio::io_context& io, const Options&
   BOOST_OUTCOME_TRY(daemon->listen());
   spawn_supervised(io.get_executor(), "report-loop", daemon->report_loop());
   spawn_supervised(io.get_executor(), "lease-loop", daemon->lease_loop());
+  spawn_supervised(io.get_executor(), "verify-loop", verify_loop(*daemon));
   return daemon;
 }
 
@@ -271,6 +273,7 @@ void Havmd::take_report(const nlohmann::json& report) {
     if (!unit) continue;
     if (entry.at("generation").get<std::uint64_t>() < unit->definition().generation)
       node_.peer->push_definition(unit->definition());
+    if (entry.contains("verify")) unit->adopt_verify(entry["verify"]);
     const auto& engine = entry.at("engine");
     if (!engine.is_object()) {
       unit->deliver(PartnerReported{});

@@ -25,6 +25,9 @@ struct Paths {
   [[nodiscard]] std::string node_notes(const std::string& vm) const {
     return vm_state(vm) + "/node.json";
   }
+  [[nodiscard]] std::string verify_record(const std::string& vm) const {
+    return vm_state(vm) + "/verify.json";
+  }
   [[nodiscard]] std::string record(const std::string& vm) const { return vm_state(vm) + "/record"; }
   [[nodiscard]] std::string engine_config(const std::string& vm) const {
     return vm_state(vm) + "/engine.json";

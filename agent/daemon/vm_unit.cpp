@@ -104,6 +104,7 @@ struct VmUnit::Shared : std::enable_shared_from_this<VmUnit::Shared> {
       : node(n),
         definition(std::move(d)),
         notes(no),
+        verify(load_verify_record(n.paths.verify_record(definition.vm))),
         worker(n.executor),
         core(make_state(failover_config(n, definition.policy), BootClock::now())),
         tick_timer(n.executor),
@@ -115,6 +116,7 @@ struct VmUnit::Shared : std::enable_shared_from_this<VmUnit::Shared> {
   NodeContext& node;
   VmDefinition definition;
   NodeNotes notes;
+  VerifyRecord verify;
   HypervisorWorker worker;
   State core;
   nlohmann::json engine_status;
@@ -141,6 +143,7 @@ struct VmUnit::Shared : std::enable_shared_from_this<VmUnit::Shared> {
   void adopt_running(int pid);
   void guard_failed(const Error& error);
   void engine_changed(std::optional<EngineView> view, const nlohmann::json& status);
+  void keep_verify(const VerifyRecord& record);
   void looked(const Result<DomainInfo>& info, const Result<int>& pid);
 
   static asio::awaitable<void> execute(std::shared_ptr<Shared> self, Action action);
@@ -281,6 +284,17 @@ void VmUnit::Shared::engine_changed(std::optional<EngineView> view, const nlohma
     if (sent.is_number_integer()) deliver(LeaseGranted{from_ns(sent.get<long long>())});
   }
   deliver(EngineChanged{view});
+  if (!view || view->role != EngineRole::owner || !status.contains("verify")) return;
+  const auto ended = record_after(verify, status["verify"], node.self, wall_time_ms());
+  if (!ended) return;
+  note(Decision{ended->unresolved_bytes == 0 ? "verified" : "mismatch", sentence_of(*ended), {}});
+  keep_verify(*ended);
+}
+
+void VmUnit::Shared::keep_verify(const VerifyRecord& record) {
+  verify = record;
+  const auto saved = save_verify_record(node.paths.verify_record(definition.vm), record);
+  if (!saved) spdlog::error("vm={} {}", definition.vm, saved.error().message);
 }
 
 void VmUnit::Shared::looked(const Result<DomainInfo>& info, const Result<int>& pid) {
@@ -415,6 +429,22 @@ void VmUnit::guard_restarted() {
 
 void VmUnit::look_at_vm() {
   shared_->look_timer.cancel();
+}
+
+const VerifyRecord& VmUnit::verify_record() const {
+  return shared_->verify;
+}
+
+void VmUnit::adopt_verify(const nlohmann::json& told) {
+  const auto record = verify_record_from_json(told);
+  if (record && is_later(*record, shared_->verify)) shared_->keep_verify(*record);
+}
+
+asio::awaitable<Result<nlohmann::json>> VmUnit::call_engine(std::string command,
+                                                            nlohmann::json arguments,
+                                                            milliseconds deadline) {
+  auto shared = shared_;
+  co_return co_await shared->engine->call(std::move(command), std::move(arguments), deadline);
 }
 
 asio::awaitable<Result<void>> VmUnit::quit_engine() {

@@ -12,6 +12,7 @@
 // guard go on.
 #pragma once
 
+#include <chrono>
 #include <memory>
 #include <optional>
 #include <string>
@@ -20,6 +21,7 @@
 #include <nlohmann/json.hpp>
 
 #include "agent/daemon/node_context.hpp"
+#include "agent/daemon/verify_record.hpp"
 #include "agent/failover/failover_state.hpp"
 #include "agent/policy/definition.hpp"
 #include "vmrepl/base/result.hpp"
@@ -59,6 +61,13 @@ class VmUnit {
   void guard_restarted();
   // libvirt told of a change: look at the VM now.
   void look_at_vm();
+  [[nodiscard]] const VerifyRecord& verify_record() const;
+  // The partner told its record, taken over when it is of a later run.
+  void adopt_verify(const nlohmann::json& told);
+  // A command of docs/protocol/engine-control.md that changes nothing that the core decides.
+  boost::asio::awaitable<Result<nlohmann::json>> call_engine(std::string command,
+                                                             nlohmann::json arguments,
+                                                             std::chrono::milliseconds deadline);
   // Ends the engine in an orderly way (unprotect).
   boost::asio::awaitable<Result<void>> quit_engine();
 

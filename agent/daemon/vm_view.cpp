@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "agent/daemon/havmd.hpp"
+#include "agent/daemon/verify_service.hpp"
 #include "agent/daemon/vm_unit.hpp"
 #include "agent/pki/identity_directory.hpp"
 
@@ -157,6 +158,7 @@ nlohmann::json vm_object(Havmd& daemon, const VmUnit& unit) {
   v["partner"] = s.config.partner;
   v["in_sync"] = in_sync_list(s);
   v["sync"] = sync_object(s, unit.engine_status());
+  v["verify"] = verify_object(unit);
   v["ready"] = ready.yes;
   v["ready_reason"] = ready.reason;
   v["protection"]["protected"] = protect.yes;
@@ -186,6 +188,7 @@ nlohmann::json report_entry(const VmUnit& unit) {
   e["vm"] = unit.definition().vm;
   e["generation"] = unit.definition().generation;
   e["state"] = unit.vm_words();
+  e["verify"] = to_json(unit.verify_record());
   e["engine"] = nullptr;
   if (!s.engine) return e;
   e["engine"]["suspect"] = s.engine->suspect;

@@ -8,7 +8,7 @@ namespace havm {
 using std::chrono::milliseconds;
 
 std::optional<milliseconds> parse_duration(const std::string& text) {
-  constexpr std::size_t max_digits = 9;  // no overflow, also not in minutes
+  constexpr std::size_t max_digits = 9;  // no overflow, also not in days
   const std::size_t digits = text.find_first_not_of("0123456789");
   if (digits == 0 || digits == std::string::npos || digits > max_digits) return std::nullopt;
   std::int64_t count = 0;
@@ -17,6 +17,8 @@ std::optional<milliseconds> parse_duration(const std::string& text) {
   if (unit == "ms") return milliseconds(count);
   if (unit == "s") return std::chrono::seconds(count);
   if (unit == "min") return std::chrono::minutes(count);
+  if (unit == "h") return std::chrono::hours(count);
+  if (unit == "d") return std::chrono::hours(count * 24);
   return std::nullopt;
 }
 

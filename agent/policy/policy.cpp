@@ -1,5 +1,6 @@
 #include "agent/policy/policy.hpp"
 
+#include "agent/policy/duration_text.hpp"
 #include "agent/policy/json_document.hpp"
 
 namespace havm {
@@ -23,6 +24,14 @@ const char* text_of(OnGuestShutdown choice) {
   return choice == OnGuestShutdown::stay_off ? "stay-off" : "restart";
 }
 
+// As the schema wants it: the largest unit that fits.
+std::string period_text(std::chrono::milliseconds period) {
+  const auto minutes = std::chrono::duration_cast<std::chrono::minutes>(period).count();
+  if (minutes % (24 * 60) == 0) return std::to_string(minutes / (24 * 60)) + "d";
+  if (minutes % 60 == 0) return std::to_string(minutes / 60) + "h";
+  return std::to_string(minutes) + "min";
+}
+
 }  // namespace
 
 std::optional<Policy> policy_from_json(const json& document, Findings& findings) {
@@ -41,6 +50,8 @@ std::optional<Policy> policy_from_json(const json& document, Findings& findings)
     policy.on_guest_shutdown = OnGuestShutdown::restart;
   if (document.contains("preferred_node") && document.at("preferred_node").is_string())
     policy.preferred_node = document.at("preferred_node").get<std::string>();
+  if (document.contains("verify"))
+    policy.verify_every = parse_duration(word(document, "verify", "every", ""));
   return policy;
 }
 
@@ -60,6 +71,7 @@ json policy_to_json(const Policy& policy) {
   document["replication"]["on_peer_loss"] = text_of(policy.on_peer_loss);
   document["guest"]["on_guest_shutdown"] = text_of(policy.on_guest_shutdown);
   document["preferred_node"] = policy.preferred_node ? json(*policy.preferred_node) : json(nullptr);
+  if (policy.verify_every) document["verify"]["every"] = period_text(*policy.verify_every);
   return document;
 }
 

@@ -3,6 +3,7 @@
 // default here. Data and text; any thread.
 #pragma once
 
+#include <chrono>
 #include <optional>
 #include <string>
 
@@ -22,6 +23,7 @@ struct Policy {
   OnPeerLoss on_peer_loss = OnPeerLoss::go_on;
   OnGuestShutdown on_guest_shutdown = OnGuestShutdown::stay_off;
   std::optional<std::string> preferred_node;
+  std::optional<std::chrono::milliseconds> verify_every;  // nothing: only when asked
   bool operator==(const Policy&) const = default;
 };
 
@@ -29,7 +31,8 @@ struct Policy {
 std::optional<Policy> parse_policy(const std::string& text, Findings& findings);
 std::optional<Policy> policy_from_json(const nlohmann::json& document, Findings& findings);
 
-// With every key, also those that have their default.
+// With every key, also those that have their default; but "verify" only where it is set, so that an
+// agent of before it can read the rest.
 nlohmann::json policy_to_json(const Policy& policy);
 
 }  // namespace havm

@@ -11,6 +11,7 @@ _havm_options() {
     protect) echo "--peer --policy --restart --dry-run --wait --timeout --json" ;;
     unprotect) echo "--restart --dry-run --yes --json" ;;
     failover) echo "--to --dry-run --wait --timeout --json" ;;
+    resync-verify) echo "--repair --yes --cancel --wait --no-wait --timeout --json" ;;
     start) echo "--json" ;;
     shutdown) echo "--json" ;;
     destroy) echo "--json" ;;
@@ -25,8 +26,8 @@ _havm_options() {
   esac
 }
 
-_havm_commands="list dominfo domstate explain wait protect unprotect failover start shutdown destroy
-  cluster-init node-join certificate-info
+_havm_commands="list dominfo domstate explain wait protect unprotect failover resync-verify
+  start shutdown destroy cluster-init node-join certificate-info
   node-list version cluster-validate policy-validate help"
 
 # What may stand in the first place behind a command.
@@ -34,7 +35,7 @@ _havm_arguments() {
   case $1 in
     protect) havm -q list --all --name 2>/dev/null ;;
     dominfo | domstate) havm -q list --all --name 2>/dev/null ;;
-    explain | wait | unprotect | failover | start | shutdown | destroy)
+    explain | wait | unprotect | failover | resync-verify | start | shutdown | destroy)
       havm -q list --name 2>/dev/null
       ;;
     node-join) _havm_nodes ;;

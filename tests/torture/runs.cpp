@@ -74,7 +74,8 @@ std::string to_text(const Summary& summary) {
          number("promotions", r.promotions) + number(" shrinks", r.shrinks) +
          number(" grows", r.grows) + number(" partial_resyncs", r.partial_resyncs) +
          number(" full_resyncs", r.full_resyncs) + number(" cut_resyncs", r.cut_resyncs) + "\n" +
-         number("torn_record_slots", r.torn_slots) +
+         number("equal_copies", r.equal_copies) + number(" partial_copies", r.partial_copies) +
+         number(" verifies", r.verifies) + "\n" + number("torn_record_slots", r.torn_slots) +
          number(" torn_log_blocks", r.torn_transactions) +
          number(" torn_bitmap_blocks", r.torn_bitmap_blocks) + number(" full_logs", r.full_logs) +
          number(" pairs_checked", r.pairs_checked) +

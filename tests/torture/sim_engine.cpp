@@ -300,6 +300,10 @@ void SimEngine::save_ended() {
 
 void SimEngine::tick(bool retire) {
   if (marks_.changed()) save();
+  if (primary_->state() == SessionState::live) {
+    verify();
+    pump();
+  }
   if (!retire) return;
   marks_.retire_idle();
   primary_->marks_saved(primary_actions_);

@@ -74,6 +74,8 @@ class SimEngine {
     std::uint64_t guest_id = 0;  // 0: a resync copy
     ResyncCopy copy;
     std::uint64_t resync_number = 0;
+    bool compares = false;  // only what differs is sent
+    bool verifies = false;
     Place place;
     std::vector<std::uint64_t> values;
   };
@@ -112,7 +114,7 @@ class SimEngine {
   void send(const PrimaryAction& action);
   void complete(OpId id, int error);
   void read_copy(OpId id);
-  void copy_done(OpId id, int error);
+  void copy_done(const PrimaryAction& action);
   void begin_resync();
   void fill_window();
   void close_connection();
@@ -120,6 +122,8 @@ class SimEngine {
   void on_hello_ok(const Message& message);
   void on_sync_dirty(const Message& message);
   void apply(OpId id);
+  void hash(OpId id);
+  void verify();
   void send_hello_ok(ConnectionId link);
   void send_dirty(ConnectionId link);
   void refuse(ConnectionId link, const std::string& reason);

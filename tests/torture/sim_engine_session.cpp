@@ -1,5 +1,6 @@
 // The part of SimEngine that executes what the cores decide: PrimarySession and SecondarySession.
 #include <algorithm>
+#include <span>
 #include <utility>
 
 #include "tests/torture/sim_engine.hpp"
@@ -8,6 +9,27 @@
 #include "vmrepl/bitmap/cover_ranges.hpp"
 
 namespace havm::torture {
+
+namespace {
+
+// As good a checksum as any (FNV-1a), of the sectors that have memory.
+std::vector<GrainHash> hashes_of(std::uint64_t offset, std::uint64_t length,
+                                 std::span<const std::uint64_t> values) {
+  std::vector<GrainHash> all;
+  for (const std::uint64_t end = offset + length; offset < end;
+       offset += DirtyBitmap::grain_bytes) {
+    const std::uint64_t piece = std::min(end - offset, DirtyBitmap::grain_bytes);
+    const std::size_t sectors = place_of(offset, piece).count;
+    GrainHash hash{0xcbf29ce484222325, sectors};
+    for (const std::uint64_t value : values.first(sectors))
+      hash.high = (hash.high ^ value) * 0x100000001b3;
+    all.push_back(hash);
+    values = values.subspan(sectors);
+  }
+  return all;
+}
+
+}  // namespace
 
 // ---- local I/O -------------------------------------------------------------------------------
 
@@ -101,7 +123,7 @@ void SimEngine::execute(const PrimaryAction& action) {
     case Kind::read_copy:
       return read_copy(action.id);
     case Kind::copy_done:
-      return copy_done(action.id, action.error);
+      return copy_done(action);
     case Kind::begin_resync:
       return begin_resync();
     case Kind::session_changed:
@@ -138,7 +160,13 @@ void SimEngine::send(const PrimaryAction& action) {
   Message m;
   m.header = action.frame;
   const Record& own = record_.record();
-  if (action.frame.type == FrameType::write) m.values = ops_.at(action.id).values;
+  if (action.frame.type == FrameType::write) {
+    // A copy may send a part of its range only.
+    const Op& op = ops_.at(action.id);
+    const Place part = place_of(action.frame.offset, action.frame.length);
+    const auto first = op.values.begin() + static_cast<std::ptrdiff_t>(part.first - op.place.first);
+    m.values.assign(first, first + static_cast<std::ptrdiff_t>(part.count));
+  }
   if (action.frame.type == FrameType::sync_begin)
     m.text = encode(SyncBegin{sync_mode_, own.generation});
   if (action.frame.type == FrameType::sync_end)
@@ -243,7 +271,12 @@ void SimEngine::fill_window() {
     op.resync_number = resync_number_;
     op.what.disk = op.copy.disk;
     op.place = place_of(op.copy.offset, op.copy.length);
-    primary_->copy(id, op.copy.disk, op.copy.offset, op.copy.length, primary_actions_);
+    op.compares =
+        sync_mode_ == SyncMode::partial && !op.copy.hole && op.copy.length <= hash_range_bytes_max;
+    if (op.compares)
+      primary_->compare_copy(id, {op.copy.disk, op.copy.offset, op.copy.length}, primary_actions_);
+    else
+      primary_->copy(id, op.copy.disk, op.copy.offset, op.copy.length, primary_actions_);
   }
   if (!resync_->finished()) return;
   primary_->resync_finished(primary_actions_);
@@ -251,24 +284,56 @@ void SimEngine::fill_window() {
 }
 
 void SimEngine::read_copy(OpId id) {
-  if (ops_.at(id).place.count == 0) return primary_->copy_read(id, 0, true, primary_actions_);
+  if (!ops_.at(id).verifies && ops_.at(id).place.count == 0)
+    return primary_->copy_read(id, 0, true, primary_actions_);
   later([this, id] {
     Op& op = ops_.at(id);
     const auto& from = disk_.images[op.what.disk].contents();
     const auto first = from.begin() + static_cast<std::ptrdiff_t>(op.place.first);
     op.values.assign(first, first + static_cast<std::ptrdiff_t>(op.place.count));
     const bool zero = std::ranges::all_of(op.values, [](std::uint64_t v) { return v == 0; });
-    primary_->copy_read(id, 0, zero, primary_actions_);
+    if (!op.verifies && (zero || !op.compares))
+      return primary_->copy_read(id, 0, zero, primary_actions_);
+    primary_->compare_read(id, 0, hashes_of(op.copy.offset, op.copy.length, op.values),
+                           primary_actions_);
   });
 }
 
-void SimEngine::copy_done(OpId id, int error) {
-  const Op op = std::move(ops_.at(id));
-  ops_.erase(id);
-  free_ops_.push_back(id);
-  if (!resync_ || op.resync_number != resync_number_ || error != 0) return;
+void SimEngine::copy_done(const PrimaryAction& action) {
+  const Op op = std::move(ops_.at(action.id));
+  ops_.erase(action.id);
+  free_ops_.push_back(action.id);
+  if (op.verifies) {
+    if (action.error == 0) ++world_.reach().verifies;
+    if (action.check.differing != 0)
+      world_.violate(Violation::diverged, "a verify found that the live replicas differ");
+    return;
+  }
+  if (!resync_ || op.resync_number != resync_number_ || action.error != 0) return;
+  if (op.compares) {
+    const auto all = (1U << grains_of(op.copy.length)) - 1;
+    if (action.check.differing == 0) ++world_.reach().equal_copies;
+    if (action.check.differing != 0 && action.check.differing != all)
+      ++world_.reach().partial_copies;
+  }
   resync_->done(op.copy);
   fill_window();
+}
+
+// One check of a verify: some grains around those that have memory.
+void SimEngine::verify() {
+  Chance& chance = world_.chance();
+  const OpId id = new_op();
+  Op& op = ops_[id];
+  op.verifies = true;
+  op.copy.disk = op.what.disk = static_cast<std::uint16_t>(chance.pick(disks));
+  const std::uint64_t grain = offset_of(chance.pick(disk_sectors)) / DirtyBitmap::grain_bytes;
+  op.copy.offset = grain * DirtyBitmap::grain_bytes;
+  op.copy.length =
+      static_cast<std::uint32_t>((1 + chance.pick(hash_grains_max)) * DirtyBitmap::grain_bytes);
+  op.place = place_of(op.copy.offset, op.copy.length);
+  primary_->verify(id, {op.copy.disk, op.copy.offset, op.copy.length}, chance.one_in(2),
+                   primary_actions_);
 }
 
 // ---- the network -----------------------------------------------------------------------------
@@ -283,7 +348,7 @@ void SimEngine::receive(ConnectionId link, const Message& message) {
     } else if (header.type == FrameType::sync_dirty) {
       on_sync_dirty(message);
     } else {
-      primary_->frame(header, primary_actions_);
+      primary_->frame(header, primary_actions_, message.hashes);
     }
   } else if (header.type == FrameType::hello) {
     const auto hello = decode_hello(message.text);
@@ -293,7 +358,7 @@ void SimEngine::receive(ConnectionId link, const Message& message) {
   } else if (hellos_.contains(link)) {
     OpId id = no_op;
     if (header.type == FrameType::write || header.type == FrameType::zero ||
-        header.type == FrameType::flush) {
+        header.type == FrameType::flush || header.type == FrameType::hash) {
       id = next_request_++;
       requests_[id] = {header, message.values};
     }
@@ -328,6 +393,7 @@ void SimEngine::execute(const SecondaryAction& action) {
       demand_durable(action.frame.type);
       Message m;
       m.header = action.frame;
+      m.hashes = action.hashes;
       return world_.send(action.connection, node_, std::move(m));
     }
     case Kind::send_hello_ok:
@@ -343,6 +409,8 @@ void SimEngine::execute(const SecondaryAction& action) {
       return;
     case Kind::apply:
       return apply(action.id);
+    case Kind::hash:
+      return hash(action.id);
     case Kind::drop:
       requests_.erase(action.id);
       return;
@@ -392,6 +460,18 @@ void SimEngine::apply(OpId id) {
                   if (!header.fua) return done();
                   flush_disk(header.disk, done);
                 });
+}
+
+void SimEngine::hash(OpId id) {
+  later([this, id] {
+    const FrameHeader header = requests_.at(id).header;
+    requests_.erase(id);
+    const Place place = place_of(header.offset, header.length);
+    const auto values =
+        std::span(disk_.images[header.disk].contents()).subspan(place.first, place.count);
+    secondary_->hash_done(id, 0, hashes_of(header.offset, header.length, values),
+                          secondary_actions_);
+  });
 }
 
 void SimEngine::send_hello_ok(ConnectionId link) {

@@ -16,6 +16,7 @@ struct Message {
   FrameHeader header;
   std::string text;                   // the payload of all but a write
   std::vector<std::uint64_t> values;  // of a write: one for each sector that has memory
+  std::vector<GrainHash> hashes;      // of a hash_ok
 };
 
 enum class Violation : std::uint8_t { none, lost, diverged, other };
@@ -38,6 +39,9 @@ struct Reach {
   std::uint64_t partial_resyncs = 0;
   std::uint64_t full_resyncs = 0;
   std::uint64_t cut_resyncs = 0;
+  std::uint64_t equal_copies = 0;    // ranges of which nothing had to be sent
+  std::uint64_t partial_copies = 0;  // ranges of which only a part was sent
+  std::uint64_t verifies = 0;        // ranges that were compared while live
   std::uint64_t torn_slots = 0;
   std::uint64_t torn_transactions = 0;
   std::uint64_t torn_bitmap_blocks = 0;

@@ -29,6 +29,9 @@ TEST(EngineTortureTest, NothingPromisedIsLostAndNothingDiverges) {
   EXPECT_GT(r.partial_resyncs, 2 * seeds);
   EXPECT_GT(r.full_resyncs, seeds / 8);
   EXPECT_GT(r.cut_resyncs, seeds / 2);
+  EXPECT_GT(r.equal_copies, 2 * seeds);
+  EXPECT_GT(r.partial_copies, 0U);
+  EXPECT_GT(r.verifies, seeds);
   EXPECT_GT(r.torn_slots, seeds / 20);
   EXPECT_GT(r.torn_transactions, seeds / 20);
   EXPECT_GT(r.torn_bitmap_blocks, seeds / 20);

@@ -39,6 +39,9 @@ void Reach::add(const Reach& other) {
   partial_resyncs += other.partial_resyncs;
   full_resyncs += other.full_resyncs;
   cut_resyncs += other.cut_resyncs;
+  equal_copies += other.equal_copies;
+  partial_copies += other.partial_copies;
+  verifies += other.verifies;
   torn_slots += other.torn_slots;
   torn_transactions += other.torn_transactions;
   torn_bitmap_blocks += other.torn_bitmap_blocks;

@@ -168,6 +168,9 @@ void Engine::make_sessions() {
                      reason);
     control_.broadcast({{"event", "split-brain"}, {"reason", reason}});
   };
+  p.verify_changed = [this] {
+    control_.broadcast({{"event", "verify"}, {"verify", verify_json()}});
+  };
   primary_ = std::make_unique<PrimarySession>(io_.get_executor(), config_, boot_id_, disks, record_,
                                               *marks_, std::move(p));
 
@@ -304,6 +307,7 @@ Engine::Json Engine::sync_json() const {
   const ResyncProgress& p = primary_->progress();
   return {{"total_bytes", p.total_bytes},
           {"done_bytes", p.done_bytes},
+          {"sent_bytes", p.sent_bytes},
           {"rate_bytes_per_s", p.rate_bytes_per_s}};
 }
 
@@ -341,6 +345,7 @@ Engine::Json Engine::status() const {
       {"session", session_json()},
       {"held", {{"frozen", owner && core.held()}, {"requests", owner ? core.held_requests() : 0}}},
       {"sync", sync_json()},
+      {"verify", verify_json()},
       {"dirty_bytes", marks_->marks().dirty_bytes()},
       {"grant",
        {{"given_age_ms", to_ms(secondary_->core().grant_age(now))},

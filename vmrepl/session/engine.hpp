@@ -13,6 +13,7 @@
 #pragma once
 
 #include <functional>
+#include <initializer_list>
 #include <memory>
 #include <optional>
 #include <string>
@@ -80,6 +81,11 @@ class Engine {
   boost::asio::awaitable<Outcome> do_shrink(Json request);
   boost::asio::awaitable<Outcome> do_stand_by(Json request);
   boost::asio::awaitable<Outcome> do_quit(Json request);
+  boost::asio::awaitable<Outcome> do_verify(Json request);  // engine_verify.cpp
+  boost::asio::awaitable<Outcome> do_verify_cancel(Json request);
+  // Only `known` arguments: a misspelt one must not be taken as absent.
+  static Result<void> check_arguments(const Json& request,
+                                      std::initializer_list<const char*> known);
   Result<void> judge_serve(Epoch epoch) const;
   Result<void> need_owner(const char* cmd) const;
   Error refuse(const std::string& why) const;
@@ -101,6 +107,7 @@ class Engine {
   [[nodiscard]] Json status() const;
   [[nodiscard]] Json session_json() const;
   [[nodiscard]] Json sync_json() const;
+  [[nodiscard]] Json verify_json() const;  // null: none since the start
   [[nodiscard]] std::size_t clients() const;
   [[nodiscard]] bool is_owner() const { return primary_->core().is_open(); }
   void secondary_changed();

@@ -27,22 +27,22 @@ Result<Epoch> epoch_of(const Json& request) {
   return Epoch(it->get<std::uint64_t>());
 }
 
-// Only `known` arguments: a misspelt one must not be taken as absent.
-Result<void> check_arguments(const Json& request, std::initializer_list<const char*> known) {
+}  // namespace
+
+Result<void> Engine::check_arguments(const Json& request,
+                                     std::initializer_list<const char*> known) {
   for (const auto& [key, value] : request.items())
     if (std::none_of(known.begin(), known.end(), [&](const char* k) { return key == k; }))
       return Error("unknown argument '" + key + "'");
   return success();
 }
 
-}  // namespace
-
 Engine::Command Engine::find_command(const std::string& name) {
   struct Entry {
     const char* name;
     Command command;
   };
-  static constexpr std::array<Entry, 12> commands{{
+  static constexpr std::array<Entry, 14> commands{{
       {"status", &Engine::do_status},
       {"promise", &Engine::do_promise},
       {"serve", &Engine::do_serve},
@@ -55,6 +55,8 @@ Engine::Command Engine::find_command(const std::string& name) {
       {"shrink", &Engine::do_shrink},
       {"stand-by", &Engine::do_stand_by},
       {"quit", &Engine::do_quit},
+      {"verify", &Engine::do_verify},
+      {"verify-cancel", &Engine::do_verify_cancel},
   }};
   for (const Entry& entry : commands)
     if (name == entry.name) return entry.command;

@@ -145,6 +145,7 @@ bool PrimarySession::admit(const FrameHeader& header) const {
     case FrameType::bye:
       return true;
     case FrameType::ack:
+    case FrameType::hash_ok:
     case FrameType::lease_grant:
     case FrameType::lease_refused:
     case FrameType::epoch_ok:
@@ -171,7 +172,9 @@ void PrimarySession::on_frame(const FrameHeader& header, const Buffer& payload) 
     drop_session("the partner ended the session: " +
                  (bye ? bye.value().reason : bye.error().message));
   } else {
-    core_.frame(header, actions_);
+    const bool has_hashes = header.type == FrameType::hash_ok;
+    core_.frame(header, actions_,
+                has_hashes ? decode_hashes(payload.span()) : std::vector<GrainHash>());
     pump();
   }
 }

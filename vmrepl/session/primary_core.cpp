@@ -242,6 +242,10 @@ void PrimaryCore::finish_if_ready(OpId id, Actions& out) {
 
 void PrimaryCore::finish(OpId id, Actions& out) {
   Slot& s = slot(id);
+  if (s.is_copy) {  // the flush of a verify
+    end_copy(id, 0, out);
+    return;
+  }
   const DiskRequest r = s.request;
   const bool writes = changes_data(r) && r.length != 0;
   if (writes) note_arrival_done(disks_[r.disk], s.arrival);
@@ -374,6 +378,7 @@ PrimaryCore::Slot& PrimaryCore::new_slot(OpId id) {
 }
 
 void PrimaryCore::free_slot(OpId id) {
+  if (slots_[id].is_copy) checks_.erase(id);
   slots_[id] = Slot{};
 }
 

@@ -15,11 +15,11 @@
 //      held by a conflict, and covers them.
 //  P6. The partner's ack is not durability: after a loss all that was in flight and all that no
 //      partner flush covered is dirty in the marks. A dirty bit is cleared only when the partner
-//      has flushed the copy that was made of it.
+//      has flushed the copy that was made of it, or the data that was found equal there.
 //  P7. A failed local write, read or flush stops the data path for good (until close): the guest
 //      never sees success for what is not where it should be, nor an error.
-//  P8. Intent before data: neither leg of a write is started before its extents are durable in the
-//      activity log.
+//  P8. Intent before data: neither leg of a write, nor the repair of a range, is started before its
+//      extents are durable in the activity log.
 //  P9. The first write that completes without the partner, while the partner may hold the
 //      present generation, completes only after a new generation is durable.
 //  P10. A full resync is asked for only after every bit is durably set, and the end of a resync
@@ -36,6 +36,7 @@
 #include "vmrepl/bitmap/replica_marks.hpp"
 #include "vmrepl/session/primary_action.hpp"
 #include "vmrepl/session/primary_core_types.hpp"
+#include "vmrepl/session/range_check.hpp"
 #include "vmrepl/session/session_types.hpp"
 
 namespace havm {
@@ -72,7 +73,8 @@ class PrimaryCore {
   // `full`: the dirty marks say nothing about this partner; everything is copied.
   void session_opened(SessionId session, bool full, Actions& out);
   void session_lost(const std::string& reason, Actions& out);
-  void frame(const FrameHeader& header, Actions& out);
+  // `hashes`: what a hash_ok carries.
+  void frame(const FrameHeader& header, Actions& out, const std::vector<GrainHash>& hashes = {});
   void lease_due(TimePoint now, Actions& out);
   // The partner may differ here too (its own marks); before sync_begin_ok. The range may reach
   // beyond the disk.
@@ -87,6 +89,15 @@ class PrimaryCore {
   void copy(OpId id, std::uint16_t disk, std::uint64_t offset, std::uint32_t length, Actions& out);
   void copy_read(OpId id, int error, bool all_zero, Actions& out);
   void resync_finished(Actions& out);
+
+  // Comparing by checksums a range that starts at a grain, of at most hash_range_bytes_max:
+  // read_copy, compare_read, copy_done with the outcome. A copy of which only what differs is sent
+  // (copy_read instead where it reads as zeroes).
+  void compare_copy(OpId id, const DiskRange& range, Actions& out);
+  // While live; with `repair` what differs is sent, and is durable after verify_flush (copy_done).
+  void verify(OpId id, const DiskRange& range, bool repair, Actions& out);
+  void verify_flush(OpId id, std::uint16_t disk, Actions& out);
+  void compare_read(OpId id, int error, std::vector<GrainHash> hashes, Actions& out);
 
   [[nodiscard]] bool is_open() const { return open_; }
   // No local I/O of an earlier time as owner is left, nor of its log.
@@ -127,7 +138,14 @@ class PrimaryCore {
   void make_room(Actions& out);
   void end_intent(OpId id);
   void launch(OpId id, Actions& out);
+  void start_copy(OpId id, const DiskRange& range, Actions& out);
   void send_copy(OpId id, bool all_zero, Actions& out);
+  void hashed(OpId id, const FrameHeader& header, const std::vector<GrainHash>& hashes,
+              Actions& out);
+  void repair(OpId id, Actions& out);
+  void send_differing(OpId id, Actions& out);
+  void copy_frame_acked(OpId id, Actions& out);
+  void leave_partner(OpId id);
   void begin_sync(Actions& out);
   void end_copy(OpId id, int error, Actions& out);
   void copy_acked(OpId id, Actions& out);
@@ -154,6 +172,7 @@ class PrimaryCore {
   ReplicaMarks& marks_;
   std::vector<Disk> disks_;
   std::vector<Slot> slots_;
+  RangeChecks checks_;
   std::vector<OpId> logging_;  // in order of their grants
   std::deque<OpId> arrived_held_;
   std::vector<OpId> granted_held_;

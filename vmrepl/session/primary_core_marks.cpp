@@ -70,7 +70,9 @@ void PrimaryCore::go_on_logged(Actions& out) {
   }
   logging_ = std::move(waiting);
   for (const OpId id : ready) {
-    if (stopped()) {
+    if (slot(id).is_copy) {
+      repair(id, out);
+    } else if (stopped()) {
       slot(id).stage = Stage::granted;
       granted_held_.push_back(id);
     } else {

@@ -93,6 +93,7 @@ void PrimaryCore::drop_session(Actions& out) {
   for (OpId id = 0; id < slots_.size(); ++id) {
     Slot& s = slots_[id];
     if (s.stage == Stage::free || !s.is_copy) continue;
+    leave_partner(id);
     if (s.stage == Stage::running && s.local_pending)
       s.abandoned = true;
     else
@@ -111,7 +112,8 @@ void PrimaryCore::drop_session(Actions& out) {
     finish_round_if_ready(i, out);
 }
 
-void PrimaryCore::frame(const FrameHeader& header, Actions& out) {
+void PrimaryCore::frame(const FrameHeader& header, Actions& out,
+                        const std::vector<GrainHash>& hashes) {
   if (phase_ == Phase::none) return;
   if (header.session != session_) {
     break_session("the partner answered in another session", out);
@@ -149,6 +151,8 @@ void PrimaryCore::frame(const FrameHeader& header, Actions& out) {
     break_session("the partner has promised a higher epoch and grants no lease", out);
   } else if (pending.kind == Pending::Kind::control) {
     answered(header, out);
+  } else if (pending.kind == Pending::Kind::hash) {
+    hashed(pending.index, header, hashes, out);
   } else {
     acked(header, pending, out);
   }
@@ -200,7 +204,7 @@ void PrimaryCore::acked(const FrameHeader& header, const Pending& pending, Actio
   if (id == no_op) return;  // only where write_needs_partner does not hold
   Slot& s = slot(id);
   if (s.is_copy) {
-    copy_acked(id, out);
+    copy_frame_acked(id, out);
     return;
   }
   if (!s.request.fua) disks_[s.request.disk].acked.add(s.request.offset, s.request.length);
@@ -222,16 +226,21 @@ void PrimaryCore::lease_due(TimePoint now, Actions& out) {
 void PrimaryCore::copy(OpId id, std::uint16_t disk, std::uint64_t offset, std::uint32_t length,
                        Actions& out) {
   HAVM_ASSERT(phase_ == Phase::streaming && length > 0, "a copy outside of a resync");
+  start_copy(id, {disk, offset, length}, out);
+}
+
+void PrimaryCore::start_copy(OpId id, const DiskRange& range, Actions& out) {
   Slot& s = new_slot(id);
   s.is_copy = true;
   s.stage = Stage::queued;
   s.request.op = DiskOp::read;
-  s.request.disk = disk;
-  s.request.offset = offset;
-  s.request.length = length;
+  s.request.disk = range.disk;
+  s.request.offset = range.offset;
+  s.request.length = range.length;
   // Shared is enough: the copy reads here and writes there, guest reads do not disturb it.
+  RangeLock& lock = disks_[range.disk].lock;
   if (!holds(Rule::copies_take_locks) ||
-      disks_[disk].lock.acquire(RangeLockId(id), offset, length, RangeLockKind::shared))
+      lock.acquire(RangeLockId(id), range.offset, range.length, RangeLockKind::shared))
     granted(id, out);
 }
 
@@ -269,6 +278,7 @@ void PrimaryCore::send_copy(OpId id, bool all_zero, Actions& out) {
   a.frame.may_unmap = all_zero;
   a.frame.resync = true;
   s.partner_pending = true;
+  s.frames_left = 1;
   out.push_back(std::move(a));
 }
 
@@ -309,8 +319,11 @@ void PrimaryCore::partner_dirty(std::uint16_t disk, std::uint64_t offset, std::u
 void PrimaryCore::end_copy(OpId id, int error, Actions& out) {
   PrimaryAction a(Kind::copy_done, id);
   a.error = error;
+  if (const auto check = checks_.find(id); check != checks_.end()) a.check = check->second.outcome;
   out.push_back(std::move(a));
+  if (slot(id).stage == Stage::logging) std::erase(logging_, id);
   release_lock(id, out);
+  end_intent(id);
   free_slot(id);
 }
 

@@ -14,7 +14,7 @@
 
 namespace havm {
 
-// A guest request or a copy of a resync.
+// A guest request, or (is_copy) a copy of a resync, a check of a verify or the flush at its end.
 struct PrimarySlot {
   enum class Stage : std::uint8_t {
     free,
@@ -30,10 +30,11 @@ struct PrimarySlot {
   bool is_copy = false;
   bool local_pending = false;
   bool partner_pending = false;
-  bool abandoned = false;  // a copy whose session went away while it was being read
-  bool stuck = false;      // its local leg failed
-  bool pinned = false;     // its extents are kept in the activity log
-  bool logged = false;     // and durable there
+  bool abandoned = false;         // a copy whose session went away while it was being read
+  bool stuck = false;             // its local leg failed
+  bool pinned = false;            // its extents are kept in the activity log
+  bool logged = false;            // and durable there
+  std::uint8_t frames_left = 0;   // of a copy: writes that were sent and not acked
   std::uint64_t transaction = 0;  // of the log; durable with it
   std::uint64_t arrival = 0;
 };
@@ -63,7 +64,8 @@ struct PrimaryDisk {
 
 // A frame that was sent and not answered.
 struct PrimaryPending {
-  enum class Kind : std::uint8_t { none, op, flush, copy_flush, lease, control } kind = Kind::none;
+  enum class Kind : std::uint8_t { none, op, flush, copy_flush, hash, lease, control };
+  Kind kind = Kind::none;
   std::uint32_t index = 0;  // OpId or disk
   FrameType answer = FrameType::ack;
   TimePoint time;

@@ -45,7 +45,8 @@ PrimarySession::PrimarySession(boost::asio::any_io_executor executor, const Engi
       core_(marks.marks()),
       opener_(config.tls, config.node, config.partner, config.session_timeout),
       retry_(executor_),
-      timer_(executor_) {
+      timer_(executor_),
+      verify_(make_verify()) {
   for (std::size_t i = 0; i < disks_.size(); ++i)
     services_.push_back(std::make_unique<Service>(*this, static_cast<std::uint16_t>(i)));
   marks_.on_saved([this] {
@@ -176,11 +177,14 @@ void PrimarySession::execute(PrimaryAction& action) {
     case Kind::read_copy:
       return read_copy(action.id);
     case Kind::copy_done:
-      return copy_done(action.id, action.error);
+      return copy_done(action);
     case Kind::begin_resync:
       return begin_resync();
     case Kind::session_changed:
-      if (action.state == SessionState::lost || action.state == SessionState::none) resync_.reset();
+      if (action.state == SessionState::lost || action.state == SessionState::none) {
+        resync_.reset();
+        verify_.session_lost(action.text);
+      }
       return callbacks_.session_changed(action.state, action.text);
     case Kind::close_session:
       return close_connection(action.text);
@@ -217,8 +221,8 @@ void PrimarySession::send(const PrimaryAction& action) {
   }
   if (action.frame.type != FrameType::write) return send_text(action);
   Op& op = ops_[action.id];
-  const Buffer& data = op.request ? op.request->data : op.copy_data;
-  op.frame_number = connection_->send(action.frame, data.span());
+  if (!op.request) return send_copy(op, action.frame);
+  op.frame_number = connection_->send(action.frame, std::as_const(op.request->data).span());
   op.is_sent = true;
 }
 
@@ -290,7 +294,7 @@ void PrimarySession::begin_resync() {
   resync_.emplace(std::move(dirty));
   spdlog::info("vm={} epoch={} {} resync of {} bytes begins", config_.vm, core_.epoch().value,
                to_text(sync_mode_), resync_->total_bytes());
-  progress_ = {resync_->total_bytes(), 0, 0};
+  progress_ = {resync_->total_bytes(), 0, 0, 0};
   progress_at_ = BootClock::now();
   progress_bytes_ = 0;
   fill_window();
@@ -307,7 +311,14 @@ void PrimarySession::fill_window() {
     ops_[id].copy = resync_->take(*next, length, hole);
     ops_[id].resync_number = resync_number_;
     const ResyncCopy& copy = ops_[id].copy;
-    core_.copy(id, copy.disk, copy.offset, copy.length, actions_);
+    // A replica that is copied in full has little in common with this one: asking would cost it a
+    // read of everything.
+    ops_[id].compares = sync_mode_ == SyncMode::partial && partner_has_hashes() && !copy.hole &&
+                        copy.length <= hash_range_bytes_max;
+    if (ops_[id].compares)
+      core_.compare_copy(id, {copy.disk, copy.offset, copy.length}, actions_);
+    else
+      core_.copy(id, copy.disk, copy.offset, copy.length, actions_);
   }
   if (resync_->finished()) {
     note_progress(BootClock::now());
@@ -321,33 +332,50 @@ void PrimarySession::fill_window() {
 void PrimarySession::read_copy(OpId id) {
   Op& op = ops_[id];
   ReplicaDisk& disk = *disks_[op.copy.disk];
-  const auto extents = disk.extents(op.copy.offset, op.copy.length);
-  const bool all_hole = extents && std::all_of(extents.value().begin(), extents.value().end(),
-                                               [](const Extent& e) { return e.hole; });
-  if (all_hole) {
-    core_.copy_read(id, 0, true, actions_);
-    return;
+  if (op.verify_run == 0) {
+    const auto extents = disk.extents(op.copy.offset, op.copy.length);
+    const bool all_hole = extents && std::all_of(extents.value().begin(), extents.value().end(),
+                                                 [](const Extent& e) { return e.hole; });
+    if (all_hole) {
+      core_.copy_read(id, 0, true, actions_);
+      return;
+    }
   }
   op.copy_data = Buffer(op.copy.length);
   disk.read(op.copy.offset, op.copy_data.span(), [this, id](int error) {
-    const auto data = std::as_const(ops_[id].copy_data).span();
-    const bool zero = error == 0 && data.front() == std::byte{0} &&
-                      std::memcmp(data.data(), data.data() + 1, data.size() - 1) == 0;
-    core_.copy_read(id, error, zero, actions_);
+    copy_was_read(id, error);
     pump();
   });
 }
 
-void PrimarySession::copy_done(OpId id, int error) {
-  const ResyncCopy copy = ops_[id].copy;
-  Op& op = ops_[id];
-  if (op.is_sent && connection_ && !connection_->is_sent(op.frame_number))
-    connection_->detach(op.frame_number);
-  const bool is_old = op.resync_number != resync_number_;
-  free_op(id);
-  if (!resync_ || is_old) return;
-  if (error != 0) return;  // the session went away, and with it this resync
-  resync_->done(copy);
+void PrimarySession::copy_was_read(OpId id, int error) {
+  const Op& op = ops_[id];
+  const auto data = op.copy_data.span();
+  const bool zero = error == 0 && data.front() == std::byte{0} &&
+                    std::memcmp(data.data(), data.data() + 1, data.size() - 1) == 0;
+  if (op.verify_run == 0 && (zero || !op.compares)) {
+    core_.copy_read(id, error, zero, actions_);
+    return;
+  }
+  core_.compare_read(id, error, error == 0 ? hash_grains(data) : std::vector<GrainHash>(),
+                     actions_);
+}
+
+// Nothing of a copy waits to be sent when it ends: all its frames were acked, or their connection
+// is gone.
+void PrimarySession::send_copy(const Op& op, const FrameHeader& frame) {
+  const std::uint64_t begin = frame.offset - op.copy.offset;
+  connection_->send(frame, op.copy_data.span().subspan(begin, frame.length));
+  if (op.verify_run == 0) progress_.sent_bytes += frame.length;
+}
+
+void PrimarySession::copy_done(const PrimaryAction& action) {
+  const Op op = std::move(ops_[action.id]);
+  free_op(action.id);
+  if (op.verify_run != 0) return verify_done(op, action);
+  if (!resync_ || op.resync_number != resync_number_) return;
+  if (action.error != 0) return;  // the session went away, and with it this resync
+  resync_->done(op.copy);
   progress_.done_bytes = resync_->done_bytes();
   fill_window();
 }

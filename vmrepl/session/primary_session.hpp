@@ -31,6 +31,7 @@
 #include "vmrepl/session/marks_driver.hpp"
 #include "vmrepl/session/primary_core.hpp"
 #include "vmrepl/session/sync_verdict.hpp"
+#include "vmrepl/session/verify_driver.hpp"
 #include "vmrepl/transport/stream_opener.hpp"
 #include "vmrepl/wire/repl_messages.hpp"
 
@@ -40,6 +41,7 @@ struct ResyncProgress {
   std::uint64_t total_bytes = 0;
   std::uint64_t done_bytes = 0;
   std::uint64_t rate_bytes_per_s = 0;
+  std::uint64_t sent_bytes = 0;  // of done_bytes: the others were equal, or zeroes
 };
 
 class PrimarySession {
@@ -60,6 +62,7 @@ class PrimarySession {
     std::function<void()> share_generation;
     // The partner's replica may hold what this one lacks: no session until a person has chosen.
     std::function<void(const std::string& reason)> split_brain;
+    std::function<void()> verify_changed;
   };
 
   PrimarySession(boost::asio::any_io_executor executor, const EngineConfig& config,
@@ -80,6 +83,12 @@ class PrimarySession {
   // The session ends, connecting goes on when wanted.
   void drop_session(const std::string& reason);
 
+  // Only while live, and none is running.
+  void start_verify(bool repair, std::uint64_t rate_bytes_per_s);
+  void cancel_verify() { verify_.cancel(); }
+  [[nodiscard]] const VerifyStatus& verify_status() const { return verify_.status(); }
+  [[nodiscard]] bool partner_has_hashes() const { return peer_protocol_ >= protocol_hashes; }
+
   [[nodiscard]] BlockService& service(std::size_t disk);
   [[nodiscard]] const PrimaryCore& core() const { return core_; }
   [[nodiscard]] SessionState state() const;
@@ -93,8 +102,11 @@ class PrimarySession {
   struct Op {
     std::unique_ptr<BlockRequest> request;  // of a guest; else a resync copy
     DiskRequest what;
-    ResyncCopy copy;
+    ResyncCopy copy;  // also the range of a verify's check
     std::uint64_t resync_number = 0;
+    bool compares = false;         // only what differs is sent
+    std::uint64_t verify_run = 0;  // of a check, or of the flush at the end
+    VerifyCheck check;
     Buffer copy_data;
     bool used = false;
     bool is_sent = false;
@@ -117,7 +129,14 @@ class PrimarySession {
   void begin_resync();
   void fill_window();
   void read_copy(OpId id);
-  void copy_done(OpId id, int error);
+  void copy_was_read(OpId id, int error);
+  void send_copy(const Op& op, const FrameHeader& frame);
+  void copy_done(const PrimaryAction& action);
+  // Verify (primary_verify.cpp).
+  VerifyDriver make_verify();
+  void verify_range(std::uint64_t run, const VerifyCheck& check, bool repair);
+  void verify_flush(std::uint64_t run, std::uint16_t disk);
+  void verify_done(const Op& op, const PrimaryAction& action);
   void note_progress(TimePoint now);
   // Connecting.
   boost::asio::awaitable<void> connect_loop();
@@ -163,6 +182,7 @@ class PrimarySession {
   ResyncProgress progress_;
   TimePoint progress_at_;
   std::uint64_t progress_bytes_ = 0;
+  VerifyDriver verify_;
   std::optional<TimePoint> last_grant_sent_;
   // A lease request of the new epoch must not overtake the frame that announces it.
   bool epoch_unanswered_ = false;

@@ -177,6 +177,7 @@ void SecondaryCore::frame(ConnectionId connection, const FrameHeader& header, Op
     case FrameType::write:
     case FrameType::zero:
     case FrameType::flush:
+    case FrameType::hash:
       data(header, id, out);
       return;
     case FrameType::lease_request:
@@ -198,6 +199,7 @@ void SecondaryCore::frame(ConnectionId connection, const FrameHeader& header, Op
     case FrameType::hello_ok:
     case FrameType::hello_refused:
     case FrameType::ack:
+    case FrameType::hash_ok:
     case FrameType::lease_grant:
     case FrameType::lease_refused:
     case FrameType::epoch_ok:
@@ -278,7 +280,7 @@ void SecondaryCore::data(const FrameHeader& header, OpId id, Actions& out) {
   if (!disk_known || !inside || session_->phase == Phase::fresh) {
     drop(id, out);
     protocol_error(session_->phase == Phase::fresh ? "data came before the start of the resync"
-                                                   : "a write outside of the disk came",
+                                                   : "a range outside of the disk came",
                    out);
     return;
   }
@@ -286,8 +288,9 @@ void SecondaryCore::data(const FrameHeader& header, OpId id, Actions& out) {
   op.header = header;
   op.session_number = session_number_;
   ops_.emplace(id, op);
-  if (flush || locks_[header.disk].acquire(RangeLockId(id), header.offset, header.length,
-                                           RangeLockKind::exclusive))
+  const auto kind =
+      header.type == FrameType::hash ? RangeLockKind::shared : RangeLockKind::exclusive;
+  if (flush || locks_[header.disk].acquire(RangeLockId(id), header.offset, header.length, kind))
     run(id, out);
 }
 
@@ -295,7 +298,9 @@ void SecondaryCore::run(OpId id, Actions& out) {
   Op& op = ops_.at(id);
   op.running = true;
   ++in_flight_;
-  SecondaryAction a(op.header.type == FrameType::flush ? Kind::flush_disk : Kind::apply);
+  SecondaryAction a(op.header.type == FrameType::flush  ? Kind::flush_disk
+                    : op.header.type == FrameType::hash ? Kind::hash
+                                                        : Kind::apply);
   a.id = id;
   a.disk = op.header.disk;
   out.push_back(std::move(a));
@@ -325,7 +330,11 @@ void SecondaryCore::local_done(OpId id, int error, Actions& out) {
     out.back().frame.status = static_cast<std::uint32_t>(error);
     out.back().frame.disk = op.header.disk;
   }
-  if (!flush)
+  ended(id, op, out);
+}
+
+void SecondaryCore::ended(OpId id, const Op& op, Actions& out) {
+  if (op.header.type != FrameType::flush)
     for (const RangeLockId next : locks_[op.header.disk].release(RangeLockId(id)))
       run(static_cast<OpId>(next.value), out);
   when_quiet(out);

@@ -12,7 +12,8 @@
 //      local operation has ended.
 //  S3. The replica is durably inconsistent before the first byte of a resync is written, and
 //      uptodate only after everything has been flushed.
-//  S4. Overlapping writes are applied one at a time in the order of arrival.
+//  S4. Overlapping writes are applied one at a time in the order of arrival; a hash is taken
+//      between those that came before and those that came after.
 //  S5. A lease is granted only to the open session and only while no higher epoch has been promised
 //      or is being promised.
 //  S6. A resync is taken only in a mode that is not shorter than what this side finds necessary
@@ -38,6 +39,7 @@
 #include "vmrepl/session/session_types.hpp"
 #include "vmrepl/session/sync_verdict.hpp"
 #include "vmrepl/wire/frame_codec.hpp"
+#include "vmrepl/wire/grain_hash.hpp"
 
 namespace havm {
 
@@ -47,13 +49,14 @@ using ConnectionId = std::uint64_t;
 struct SecondaryAction {
   enum class Kind : std::uint8_t {
     persist,         // the record, durably, before the next action
-    send,            // `frame` on `connection`
+    send,            // `frame` on `connection`; a hash_ok carries `hashes`
     send_hello_ok,   // the record's present contents, on `connection`
     send_dirty,      // this replica's own dirty set as sync_dirty frames on `connection`
     forget_dirty,    // the dirty set is void: empty marks and their files
     refuse,          // hello_refused with `text` on `connection`, then close it (also in a session)
     close,           // `connection`; `text` says why; no closed() is to follow
     apply,           // request `id` to the replica, then local_done
+    hash,            // read the range of request `id` and hash it, then hash_done
     drop,            // request `id` is not applied
     flush_disk,      // own `disk` for request `id`, then local_done
     flush_all,       // every disk, then all_flushed(`token`)
@@ -73,6 +76,7 @@ struct SecondaryAction {
   std::uint64_t token = 0;
   Epoch epoch;
   FrameHeader frame;
+  std::vector<GrainHash> hashes;
   std::string text;
 };
 
@@ -93,11 +97,12 @@ class SecondaryCore {
   }
 
   void hello(ConnectionId connection, const Hello& hello, Actions& out);
-  // Any frame but hello. `id` names the request of a write, zero or flush, else no_op.
+  // Any frame but hello. `id` names the request of a write, zero, flush or hash, else no_op.
   void frame(ConnectionId connection, const FrameHeader& header, OpId id, TimePoint now,
              Actions& out, const Payload& payload = {});
   void closed(ConnectionId connection, Actions& out);
   void local_done(OpId id, int error, Actions& out);
+  void hash_done(OpId id, int error, std::vector<GrainHash> hashes, Actions& out);
   void all_flushed(std::uint64_t token, int error, Actions& out);
 
   // One at a time; ends with promised or promise_failed.
@@ -146,6 +151,7 @@ class SecondaryCore {
   void when_quiet(Actions& out);
   void data(const FrameHeader& header, OpId id, Actions& out);
   void run(OpId id, Actions& out);
+  void ended(OpId id, const Op& op, Actions& out);
   static void drop(OpId id, Actions& out);
   void lease(const FrameHeader& header, TimePoint now, Actions& out);
   void new_epoch(const FrameHeader& header, Actions& out);

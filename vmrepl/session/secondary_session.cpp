@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
 #include <utility>
 
 #include <boost/asio/post.hpp>
@@ -196,11 +197,12 @@ void SecondarySession::on_frame(ConnectionId id, const FrameHeader& header, Buff
   }
   OpId request = no_op;
   if (header.type == FrameType::write || header.type == FrameType::zero ||
-      header.type == FrameType::flush) {
+      header.type == FrameType::flush || header.type == FrameType::hash) {
     request = new_request();
-    in_flight_bytes_ += payload.size();
     requests_[request].header = header;
-    requests_[request].data = std::move(payload);
+    requests_[request].data =
+        header.type == FrameType::hash ? Buffer(header.length) : std::move(payload);
+    in_flight_bytes_ += requests_[request].data.size();
     limit_receiving();
   }
   SecondaryCore::Payload what;
@@ -327,6 +329,8 @@ void SecondarySession::execute(SecondaryAction& action) {
       if (const auto it = connections_.find(action.connection); it != connections_.end()) {
         if (action.frame.type == FrameType::lease_grant)
           it->second->send_urgent(action.frame);
+        else if (action.frame.type == FrameType::hash_ok)
+          it->second->send_text(action.frame, std::string(text_of(encode_hashes(action.hashes))));
         else
           it->second->send(action.frame, {});
       }
@@ -343,6 +347,8 @@ void SecondarySession::execute(SecondaryAction& action) {
       return bye(action.connection, action.text);
     case SecondaryAction::Kind::apply:
       return apply(action.id);
+    case SecondaryAction::Kind::hash:
+      return hash(action.id);
     case SecondaryAction::Kind::drop:
       return free_request(action.id);
     case SecondaryAction::Kind::flush_disk:
@@ -388,6 +394,28 @@ void SecondarySession::apply(OpId id) {
     if (error != 0 || !header.fua) return local_done(id, error);
     disks_[header.disk]->flush([this, id](int flushed) { local_done(id, flushed); });
   });
+}
+
+void SecondarySession::hash(OpId id) {
+  Request& r = requests_[id];
+  ReplicaDisk& disk = *disks_[r.header.disk];
+  if (r.header.length % disk.alignment_bytes() != 0) {
+    boost::asio::post(executor_, [this, id] { hash_done(id, EINVAL); });
+    return;
+  }
+  disk.read(r.header.offset, r.data.span(), [this, id](int error) { hash_done(id, error); });
+}
+
+void SecondarySession::hash_done(OpId id, int error) {
+  const Request& r = requests_[id];
+  if (error != 0)
+    spdlog::error("vm={} disk={} {} bytes at {} cannot be read for the owner's comparison: {}",
+                  config_.vm, config_.disks[r.header.disk].name, r.header.length, r.header.offset,
+                  std::strerror(error));
+  auto hashes = error == 0 ? hash_grains(r.data.span()) : std::vector<GrainHash>();
+  core_.hash_done(id, error, std::move(hashes), actions_);
+  free_request(id);
+  pump();
 }
 
 void SecondarySession::local_done(OpId id, int error) {

@@ -94,6 +94,8 @@ class SecondarySession {
   void refuse(ConnectionId id, const std::string& reason);
   void bye(ConnectionId id, const std::string& reason);
   void apply(OpId id);
+  void hash(OpId id);
+  void hash_done(OpId id, int error);
   void flush_all(std::uint64_t token);
   void local_done(OpId id, int error);
   OpId new_request();

@@ -10,6 +10,7 @@
 #include "tests/fuzz/support/fuzz_target.hpp"
 #include "vmrepl/wire/big_endian.hpp"
 #include "vmrepl/wire/crc32c.hpp"
+#include "vmrepl/wire/grain_hash.hpp"
 
 namespace havm::fuzz {
 namespace {
@@ -111,11 +112,19 @@ std::vector<std::string> seeds() {
       case FrameType::bye:
         payload = R"({"reason":"x"})";
         break;
+      case FrameType::hash_ok:
+        payload = "a checksum and a2nd of 16 bytes.";
+        break;
+      case FrameType::sync_dirty:
+        payload = packed(1, 8) + packed(4096, 8);
+        break;
       default:
         break;
     }
     header.length = static_cast<std::uint32_t>(payload.size());
     if (header.type == FrameType::zero) header.length = 1U << 20;
+    if (header.type == FrameType::hash || header.type == FrameType::hash_ok)
+      header.length = 2 * DirtyBitmap::grain_bytes;
     const FrameHeaderBytes bytes = encode_header(header, bytes_of(payload));
     all.push_back(prefix + string_of(bytes) + payload);
   }

@@ -6,52 +6,21 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <map>
-#include <optional>
 #include <utility>
 
-#include "tests/fuzz/support/fuzz_target.hpp"
+#include "tests/fuzz/targets/primary_world.hpp"
 
 namespace havm::fuzz {
 namespace {
 
 using Kind = PrimaryAction::Kind;
 
-constexpr std::uint64_t extent = ActivityLogCore::extent_bytes;
-constexpr std::uint64_t disk_bytes = 5 * extent;
-constexpr std::uint16_t disk_count = 2;
-constexpr std::size_t log_slots = 4;  // fewer than there are extents
-constexpr OpId ops_max = 48;
-
-struct Op {
-  DiskRequest what;
-  bool is_copy = false;
-  std::uint64_t number = 0;  // order of arrival
-  bool local_runs = false;
-  bool local_ok = false;
-  bool sent = false;   // to the present or a lost session
-  bool acked = false;  // by the partner
-};
-
-struct Sent {
-  FrameHeader frame;
-  OpId op = no_op;
-  std::uint64_t number = 0;  // of the newest request when it was sent
-};
-
-struct DiskState {
-  bool flushing = false;
-  std::uint64_t local_flush = 0;     // number of the newest request when the last flush began
-  std::uint64_t flushed = 0;         // … of the last one that succeeded
-  std::uint64_t partner_flush = 0;   // … of the last one that the partner acked
-  std::vector<ByteRange> unflushed;  // acked by the partner, no flush sent since
-  std::vector<ByteRange> covered;    // acked, and covered by the partner flush in flight
-};
-
-// Four neighbours each around the borders of the extents.
-std::uint64_t some_offset(Input& in) {
-  const std::size_t slot = in.below(16);
-  return (slot / 4 + 1) * extent - 65536 + slot % 4 * 32768;
+// Those of the grains in `changed` are others.
+std::vector<GrainHash> hashes_of(std::uint64_t length, std::uint32_t changed) {
+  std::vector<GrainHash> hashes;
+  for (std::size_t i = 0; i < grains_of(length); ++i)
+    hashes.push_back({i, (changed >> i) & 1U});
+  return hashes;
 }
 
 bool overlap(const DiskRequest& a, const DiskRequest& b) {
@@ -59,55 +28,7 @@ bool overlap(const DiskRequest& a, const DiskRequest& b) {
          a.offset < b.offset + b.length && b.offset < a.offset + a.length;
 }
 
-class World {
- public:
-  World() { core_.open(epoch_, generation_due_); }
-  void step(Input& in);
-  void finish();
-
- private:
-  void submit(Input& in);
-  void local(Input& in);
-  void flush_done(Input& in);
-  void session(Input& in);
-  void answer(Input& in);
-  void copy(Input& in);
-  void role(Input& in);
-  void marks(Input& in);
-  void end_log();
-  void end_local(OpId id, int error);
-  void execute();
-  void execute(const PrimaryAction& action);
-  void launched(OpId id, bool leg_to_partner);
-  void sent(const PrimaryAction& action);
-  void completed(const PrimaryAction& action);
-  void check_logged(const Op& op) const;
-  void check_flush(const Op& flush) const;
-  void answered(const Sent& question, const FrameHeader& answer);
-  void lost();
-  [[nodiscard]] std::optional<OpId> free_id() const;
-
-  ReplicaMarks marks_{
-      {DirtyBitmap(disk_bytes), DirtyBitmap(disk_bytes)}, ReplicaMarks::LogTable(log_slots), 1};
-  PrimaryCore core_{marks_};
-  PrimaryCore::Actions actions_;
-  Epoch epoch_{5};
-  SessionId session_{7};
-  TimePoint now_ = from_ns(1);
-  std::map<OpId, Op> ops_;
-  std::uint64_t next_number_ = 1;
-  std::vector<Sent> unanswered_;
-  DiskState disks_[disk_count];
-  bool held_before_ = false;
-  bool released_ = false;  // by shrink or close, in this event
-  bool resync_ = false;    // as the driver keeps it
-  bool connected_ = false;
-  bool full_ = false;           // the session copies everything
-  bool generation_due_ = true;  // the partner may hold the present generation
-  bool save_wanted_ = false;
-  std::optional<LogTransaction> log_write_;                         // in flight
-  ReplicaMarks::LogTable log_ = ReplicaMarks::LogTable(log_slots);  // on disk
-};
+}  // namespace
 
 std::optional<OpId> World::free_id() const {
   for (OpId id = 0; id < ops_max; ++id)
@@ -188,8 +109,11 @@ void World::end_local(OpId id, int error) {
   Op& op = ops_.at(id);
   op.local_runs = false;
   op.local_ok = error == 0;
-  if (op.is_copy)
-    core_.copy_read(id, error, id % 2 == 0, actions_);
+  const bool zero = id % 2 == 0 && !op.verifies;
+  if (op.is_copy && (zero || !op.compares))
+    core_.copy_read(id, error, zero, actions_);
+  else if (op.is_copy)
+    core_.compare_read(id, error, hashes_of(op.what.length, 0), actions_);
   else
     core_.local_done(id, error, actions_);
 }
@@ -227,6 +151,7 @@ void World::session(Input& in) {
 }
 
 void World::copy(Input& in) {
+  if (core_.state() == SessionState::live) return check(in);
   if (!resync_ || core_.state() != SessionState::syncing) return;
   if (in.below(8) == 7) {
     resync_ = false;
@@ -243,7 +168,33 @@ void World::copy(Input& in) {
   op.what.length = 32768;
   op.number = next_number_++;
   ops_[*id] = op;
-  core_.copy(*id, op.what.disk, op.what.offset, op.what.length, actions_);
+  ops_[*id].compares = op.what.offset % DirtyBitmap::grain_bytes == 0;
+  if (ops_[*id].compares)
+    core_.compare_copy(*id, {op.what.disk, op.what.offset, op.what.length}, actions_);
+  else
+    core_.copy(*id, op.what.disk, op.what.offset, op.what.length, actions_);
+}
+
+// Of a verify, or the flush at its end.
+void World::check(Input& in) {
+  const auto id = free_id();
+  if (!id) return;
+  Op op;
+  op.is_copy = op.compares = op.verifies = true;
+  op.what.disk = static_cast<std::uint16_t>(in.below(disk_count));
+  op.number = next_number_++;
+  const std::size_t what = in.below(8);
+  if (what == 7) {
+    op.what.op = DiskOp::flush;
+    ops_[*id] = op;
+    core_.verify_flush(*id, op.what.disk, actions_);
+    return;
+  }
+  op.what.op = DiskOp::read;
+  op.what.offset = some_offset(in) / DirtyBitmap::grain_bytes * DirtyBitmap::grain_bytes;
+  op.what.length = static_cast<std::uint32_t>(1 + what % 2) * DirtyBitmap::grain_bytes;
+  ops_[*id] = op;
+  core_.verify(*id, {op.what.disk, op.what.offset, op.what.length}, what < 4, actions_);
 }
 
 void World::role(Input& in) {
@@ -279,18 +230,23 @@ void World::role(Input& in) {
 
 // The activity log and the bitmaps on disk, and what the partner says of its own.
 void World::marks(Input& in) {
-  const std::size_t what = in.below(4);
-  if (what == 0) {
-    end_log();
-  } else if (what == 1 && save_wanted_ && !marks_.is_saving()) {
-    save_wanted_ = false;
-    marks_.save_started();
-  } else if (what == 2 && marks_.is_saving()) {
-    marks_.save_done();
-    core_.marks_saved(actions_);
-  } else if (what == 3) {
-    core_.partner_dirty(static_cast<std::uint16_t>(in.below(disk_count + 1)), some_offset(in),
-                        in.below(5) * 2 * extent, actions_);
+  switch (in.below(4)) {
+    case 0:
+      return end_log();
+    case 1:
+      if (!save_wanted_ || marks_.is_saving()) return;
+      save_wanted_ = false;
+      marks_.save_started();
+      return;
+    case 2:
+      if (!marks_.is_saving()) return;
+      marks_.save_done();
+      core_.marks_saved(actions_);
+      return;
+    default:
+      core_.partner_dirty(static_cast<std::uint16_t>(in.below(disk_count + 1)), some_offset(in),
+                          in.below(5) * 2 * extent, actions_);
+      return;
   }
 }
 
@@ -304,6 +260,8 @@ void World::end_log() {
 
 // ---- the partner -----------------------------------------------------------------------------
 
+namespace {
+
 FrameType right_answer(FrameType question) {
   switch (question) {
     case FrameType::lease_request:
@@ -314,10 +272,14 @@ FrameType right_answer(FrameType question) {
       return FrameType::sync_begin_ok;
     case FrameType::sync_end:
       return FrameType::sync_end_ok;
+    case FrameType::hash:
+      return FrameType::hash_ok;
     default:
       return FrameType::ack;
   }
 }
+
+}  // namespace
 
 void World::answer(Input& in) {
   if (!connected_) return;
@@ -329,6 +291,7 @@ void World::answer(Input& in) {
   h.session = session_;
   h.epoch = epoch_;
   std::optional<Sent> question;
+  std::vector<GrainHash> hashes;
   if (odd < 245 && !unanswered_.empty()) {
     const std::size_t which = in.below(unanswered_.size());
     question = unanswered_[which];
@@ -337,6 +300,13 @@ void World::answer(Input& in) {
     h.type = right_answer(question->frame.type);
     if (odd < 4) h.status = EIO;
     if (odd == 4 && h.type == FrameType::lease_grant) h.type = FrameType::lease_refused;
+    if (h.type == FrameType::hash_ok) {
+      h.disk = question->frame.disk;
+      h.offset = question->frame.offset;
+      h.length = question->frame.length;
+      if (odd == 5) h.offset += DirtyBitmap::grain_bytes;
+      if (h.status == 0) hashes = hashes_of(odd == 6 ? 0 : h.length, odd % 4U);
+    }
   } else {
     h.type = types[in.below(std::size(types))];
     h.sequence = Sequence(odd == 255 ? in.number(8) : in.byte());
@@ -349,11 +319,15 @@ void World::answer(Input& in) {
     std::erase_if(unanswered_, [&](const Sent& s) { return s.frame.sequence == h.sequence; });
   }
   if (question) answered(*question, h);
-  core_.frame(h, actions_);
+  core_.frame(h, actions_, hashes);
 }
 
 // Before the core is told: what is true from here.
 void World::answered(const Sent& question, const FrameHeader& answer) {
+  // The end of a resync flushes there all that was written before the stream began.
+  if (question.frame.type == FrameType::sync_end && answer.type == FrameType::sync_end_ok)
+    for (DiskState& d : disks_)
+      d.partner_flush = std::max(d.partner_flush, before_stream_);
   if (answer.type != FrameType::ack || answer.status != 0) return;
   DiskState& d = disks_[question.frame.disk];
   if (question.frame.type == FrameType::flush) {
@@ -362,6 +336,7 @@ void World::answered(const Sent& question, const FrameHeader& answer) {
     return;
   }
   const auto op = ops_.find(question.op);
+  if (question.repairs) d.unflushed.push_back({question.frame.offset, question.frame.length});
   if (op == ops_.end() || op->second.is_copy) return;
   op->second.acked = true;
   if (!op->second.what.fua) d.unflushed.push_back({question.frame.offset, question.frame.length});
@@ -399,10 +374,13 @@ void World::execute(const PrimaryAction& action) {
     case Kind::copy_done:
       FUZZ_CHECK(ops_.at(action.id).is_copy && !ops_.at(action.id).local_runs,
                  "a copy ends after its read");
+      if (ops_.at(action.id).what.op == DiskOp::flush && action.error == 0)
+        check_flush(ops_.at(action.id));
       ops_.erase(action.id);
       return;
     case Kind::begin_resync:
       resync_ = true;
+      before_stream_ = next_number_ - 1;
       return;
     case Kind::session_changed:
       if (action.state == SessionState::lost || action.state == SessionState::none) lost();
@@ -475,15 +453,21 @@ void World::sent(const PrimaryAction& action) {
     FUZZ_CHECK(!full_ || marks_.is_saved(), "all bits are saved before a full resync (P10)");
   if (h.type == FrameType::sync_end)
     FUZZ_CHECK(generation_due_, "noted that the partner may hold the generation (P10)");
+  bool repairs = false;
   if (action.id != no_op) {
     launched(action.id, true);
     Op& op = ops_.at(action.id);
-    FUZZ_CHECK(h.offset == op.what.offset && h.length == op.what.length && h.disk == op.what.disk &&
-                   (op.is_copy || h.fua == op.what.fua),
+    const std::uint64_t end = op.what.offset + op.what.length;
+    const bool whole = h.offset == op.what.offset && h.length == op.what.length;
+    const bool part = op.compares && h.offset >= op.what.offset && h.offset + h.length <= end;
+    FUZZ_CHECK((whole || part) && h.disk == op.what.disk && (op.is_copy || h.fua == op.what.fua),
                "the partner gets what the own disk gets");
     op.sent = true;
+    repairs = op.verifies && h.type == FrameType::write;
+    if (repairs) check_logged(op);
+    FUZZ_CHECK(!repairs || !core_.held(), "nothing is repaired while held");
   }
-  unanswered_.push_back({h, action.id, next_number_ - 1});
+  unanswered_.push_back({h, action.id, next_number_ - 1, repairs});
 }
 
 void World::completed(const PrimaryAction& action) {
@@ -533,6 +517,10 @@ void World::lost() {
                  "what was in flight may be lacking (P6)");
     op.sent = op.acked = false;
   }
+  for (const Sent& s : unanswered_)
+    FUZZ_CHECK(!s.repairs || !core_.is_open() ||
+                   marks_.dirty(s.frame.disk).any_in(s.frame.offset, s.frame.length),
+               "half of a repair may be lacking (P6)");
   unanswered_.clear();
   connected_ = false;
   resync_ = false;
@@ -554,8 +542,6 @@ void World::finish() {
   execute();
   FUZZ_CHECK(ops_.empty() && core_.is_drained(), "every request ends");
 }
-
-}  // namespace
 
 void one_input(Bytes input) {
   Input in(input);

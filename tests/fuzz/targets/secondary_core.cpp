@@ -59,9 +59,14 @@ bool is_flush(const Request& r) {
   return r.header.type == FrameType::flush;
 }
 
+bool is_hash(const Request& r) {
+  return r.header.type == FrameType::hash;
+}
+
+// So that their order matters.
 bool overlap(const Request& a, const Request& b) {
-  return !is_flush(a) && !is_flush(b) && a.header.disk == b.header.disk &&
-         a.header.offset < b.header.offset + b.header.length &&
+  return !is_flush(a) && !is_flush(b) && !(is_hash(a) && is_hash(b)) &&
+         a.header.disk == b.header.disk && a.header.offset < b.header.offset + b.header.length &&
          b.header.offset < a.header.offset + a.header.length;
 }
 
@@ -233,8 +238,15 @@ void World::frame(Input& in) {
   if (odd == 253) h.offset = in.number(8);
   if (odd == 252) h.length = static_cast<std::uint32_t>(in.number(4));
   h.fua = odd % 4 == 1;
+  if (h.type == FrameType::zero && odd % 8 == 6) {
+    // No header of a hash says anything else.
+    h.type = FrameType::hash;
+    h.offset -= h.offset % DirtyBitmap::grain_bytes;
+    h.length = std::clamp<std::uint32_t>(h.length, 1, hash_range_bytes_max);
+  }
   OpId id = no_op;
-  if (h.type == FrameType::write || h.type == FrameType::zero || h.type == FrameType::flush) {
+  if (h.type == FrameType::write || h.type == FrameType::zero || h.type == FrameType::flush ||
+      h.type == FrameType::hash) {
     if (requests_.size() >= requests_max) return;
     if (h.type == FrameType::write && h.length == 0) return;  // no header says that
     id = next_request_++;
@@ -300,8 +312,12 @@ void World::local_done(Input& in) {
 }
 
 void World::end_local(OpId id, int error) {
+  const FrameHeader header = requests_.at(id).header;
   requests_.erase(id);
-  core_.local_done(id, error, actions_);
+  if (header.type != FrameType::hash) return core_.local_done(id, error, actions_);
+  std::vector<GrainHash> hashes;
+  if (error == 0) hashes.resize(grains_of(header.length));
+  core_.hash_done(id, error, std::move(hashes), actions_);
 }
 
 void World::all_flushed(Input& in) {
@@ -348,6 +364,7 @@ void World::execute(const SecondaryAction& action) {
       FUZZ_CHECK(!action.text.empty(), "an end has a reason");
       return gone(action.connection);
     case Kind::apply:
+    case Kind::hash:
     case Kind::flush_disk:
       return applied(action);
     case Kind::drop:
@@ -406,7 +423,7 @@ void World::gone(ConnectionId connection) {
 void World::sent(const SecondaryAction& action) {
   FUZZ_CHECK(session_ == action.connection, "only the session is answered");
   const FrameHeader& h = action.frame;
-  (void)encode_header(h);  // it can be sent
+  (void)encode_header(h, encode_hashes(action.hashes));  // it can be sent
   FUZZ_CHECK(h.session == connections_.at(action.connection).session, "in its own session");
   switch (h.type) {
     case FrameType::lease_grant:
@@ -428,6 +445,9 @@ void World::sent(const SecondaryAction& action) {
     case FrameType::epoch_ok:
       FUZZ_CHECK(phase_ == Phase::synced && durable_.epoch == h.epoch, "a new epoch is durable");
       return;
+    case FrameType::hash_ok:
+      FUZZ_CHECK(phase_ != Phase::fresh, "nothing is compared before the start of a resync");
+      return;
     default:
       FUZZ_CHECK(h.type == FrameType::ack, "a secondary sends nothing else");
       return;
@@ -441,6 +461,7 @@ void World::applied(const SecondaryAction& action) {
   FUZZ_CHECK(session_ == r.connection, "nothing of a closed session is applied (S2)");
   FUZZ_CHECK(action.disk == r.header.disk && action.disk < disks().size(), "a disk that exists");
   FUZZ_CHECK((action.kind == Kind::flush_disk) == is_flush(r), "a flush is a flush");
+  FUZZ_CHECK((action.kind == Kind::hash) == is_hash(r), "a hash writes nothing");
   FUZZ_CHECK(phase_ == Phase::synced || durable_.state == ReplicaState::inconsistent,
              "durably inconsistent while it is overwritten (S3)");
   FUZZ_CHECK(phase_ != Phase::fresh, "no data before the start of a resync (S3)");
@@ -504,6 +525,7 @@ std::vector<std::string> seeds() {
           synced + promise + flushed + frame(7),
           hello + frame(4) + frame(0) + frame(2) + hello + local + frame(7),
           synced + close + serve + hello + promise + flushed + serve + hello,
+          synced + frame(0) + frame(2, 6) + frame(2, 6) + frame(0) + local + local + local + local,
           hello + frame(0) + hello + frame(4) + frame(0, 253) + hello + frame(8)};
 }
 

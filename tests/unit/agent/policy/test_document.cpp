@@ -74,7 +74,10 @@ TEST(Duration, NeedsAUnit) {
   EXPECT_EQ(parse_duration("250ms"), milliseconds(250));
   EXPECT_EQ(parse_duration("6s"), milliseconds(6000));
   EXPECT_EQ(parse_duration("2min"), milliseconds(120'000));
-  for (const char* bad : {"", "6", "s", "6 s", "-6s", "6h", "1.5s", "6S", "6s ", "9999999999s"})
+  EXPECT_EQ(parse_duration("12h"), std::chrono::hours(12));
+  EXPECT_EQ(parse_duration("7d"), std::chrono::hours(7 * 24));
+  EXPECT_EQ(parse_duration("999999999d"), std::chrono::hours(24LL * 999'999'999));
+  for (const char* bad : {"", "6", "s", "6 s", "-6s", "6w", "1.5s", "6S", "6s ", "9999999999s"})
     EXPECT_EQ(parse_duration(bad), std::nullopt) << bad;
 }
 

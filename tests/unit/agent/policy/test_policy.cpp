@@ -30,7 +30,7 @@ TEST(Policy, EveryCombinationSurvivesARoundTrip) {
     for (const auto loss : {OnPeerLoss::go_on, OnPeerLoss::freeze})
       for (const auto off : {OnGuestShutdown::stay_off, OnGuestShutdown::restart})
         for (const auto& node : {std::optional<std::string>(), std::optional<std::string>("b")}) {
-          const Policy policy{mode, loss, off, node};
+          const Policy policy{mode, loss, off, node, {}};
           Findings findings;
           EXPECT_EQ(parse_policy(policy_to_json(policy).dump(), findings), policy);
           EXPECT_THAT(texts(findings), ElementsAre());
@@ -38,10 +38,36 @@ TEST(Policy, EveryCombinationSurvivesARoundTrip) {
 }
 
 TEST(Policy, WordsInTheFile) {
-  const Policy policy{FailoverMode::manual, OnPeerLoss::freeze, OnGuestShutdown::restart, "b"};
+  const Policy policy{FailoverMode::manual, OnPeerLoss::freeze, OnGuestShutdown::restart, "b", {}};
   EXPECT_EQ(policy_to_json(policy), json::parse(R"({
     "version": 1, "failover": {"mode": "manual"}, "replication": {"on_peer_loss": "freeze"},
     "guest": {"on_guest_shutdown": "restart"}, "preferred_node": "b"})"));
+}
+
+TEST(Policy, HowOftenToVerify) {
+  const auto every = [](const std::string& text) {
+    Findings findings;
+    const auto policy =
+        parse_policy(R"({"version": 1, "verify": {"every": ")" + text + R"("}})", findings);
+    return policy ? policy->verify_every : std::nullopt;
+  };
+  EXPECT_EQ(every("7d"), std::chrono::hours(7 * 24));
+  EXPECT_EQ(every("12h"), std::chrono::hours(12));
+  EXPECT_EQ(every("90min"), std::chrono::minutes(90));
+  for (const char* bad : {"", "7", "0d", "7w", "60s", "-1d", "1.5h", "1000000d"})
+    EXPECT_EQ(every(bad), std::nullopt) << bad;
+  for (const char* text : {"7d", "36h", "90min", "1h", "999999min"}) {
+    Policy policy;
+    policy.verify_every = every(text);
+    const json document = policy_to_json(policy);
+    EXPECT_EQ(document["verify"]["every"], text);
+    Findings findings;
+    EXPECT_EQ(policy_from_json(document, findings), policy);
+  }
+  EXPECT_THAT(check(R"({"version": 1, "verify": {}})"),
+              ElementsAre(finding("/verify", "\"every\" is missing")));
+  EXPECT_THAT(check(R"({"version": 1, "verify": {"every": "weekly"}})"),
+              ElementsAre(finding("/verify/every", "found \"weekly\"")));
 }
 
 TEST(Policy, EveryMistakeAtOnce) {

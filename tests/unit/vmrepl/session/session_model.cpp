@@ -83,12 +83,14 @@ void Model::step() {
       if (pick(40) == 0) promise();
       return save();
     default:
-      if (pick(30) == 0) primary_.freeze();
+      if (pick(30) == 0) return primary_.freeze();
+      if (primary_.state() == SessionState::live) verify();
       return;
   }
 }
 
 void Model::operate() {
+  if (primary_.state() == SessionState::live && pick(2) == 0) return verify();
   if (primary_.state() == SessionState::none && !primary_.held() && link_ == 0) return connect();
   if (primary_.can_grow() && pick(3) == 0) {
     record_a_->grow_prepare();
@@ -105,6 +107,19 @@ void Model::operate() {
     return;
   }
   if (primary_.held() && pick(3) == 0) shrink();
+}
+
+void Model::verify() {
+  if (verifying_ >= 8) return;  // the guest goes first
+  ++verifying_;
+  const OpId id = new_id();
+  Op& op = ops_[id];
+  op.verifies = true;
+  op.copy.offset = grain_of(pick(blocks));
+  op.copy.length = static_cast<std::uint32_t>((1 + pick(3)) * DirtyBitmap::grain_bytes);
+  op.place = on_disk(op.copy.offset, op.copy.length);
+  op.data.resize(op.place.length);
+  primary_.verify(id, {0, op.copy.offset, op.copy.length}, pick(2) == 0, p_);
 }
 
 void Model::shrink() {

@@ -20,6 +20,8 @@ struct ModelOutcome {
   std::uint64_t times_live = 0;
   std::uint64_t resyncs = 0;
   std::uint64_t resynced_bytes = 0;
+  std::uint64_t resent_bytes = 0;  // of those: the others were zeroes, or equal by their checksums
+  std::uint64_t verified = 0;      // ranges compared while live
   std::uint64_t transactions = 0;  // of the activity log
   std::uint64_t times_shrunk_from_both = 0;
 };

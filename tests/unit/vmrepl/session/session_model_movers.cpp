@@ -1,10 +1,32 @@
 // What carries out the decisions of both cores in the session model: disks, channel, log and marks.
 #include <algorithm>
+#include <span>
 #include <utility>
 
 #include "tests/unit/vmrepl/session/session_model_world.hpp"
 
 namespace havm {
+namespace {
+
+// A checksum is as good as any other here (FNV-1a).
+std::vector<GrainHash> hashes_of(std::uint64_t offset, std::uint64_t length,
+                                 std::span<const std::byte> data) {
+  std::vector<GrainHash> all;
+  while (length > 0) {
+    const std::uint64_t piece = std::min<std::uint64_t>(length, DirtyBitmap::grain_bytes);
+    const std::uint64_t bytes = on_disk(offset, piece).length;
+    GrainHash hash{0xcbf29ce484222325, bytes};
+    for (const std::byte b : data.first(bytes))
+      hash.high = (hash.high ^ static_cast<std::uint64_t>(b)) * 0x100000001b3;
+    all.push_back(hash);
+    data = data.subspan(bytes);
+    offset += piece;
+    length -= piece;
+  }
+  return all;
+}
+
+}  // namespace
 
 // ---- the movers -------------------------------------------------------------------------
 
@@ -62,7 +84,7 @@ void Model::arrive_at_b(std::uint64_t id, const Message& m) {
   }
   OpId op = no_op;
   if (m.header.type == FrameType::write || m.header.type == FrameType::zero ||
-      m.header.type == FrameType::flush) {
+      m.header.type == FrameType::flush || m.header.type == FrameType::hash) {
     op = next_b_op_++;
     b_ops_[op] = m;
   }
@@ -70,7 +92,7 @@ void Model::arrive_at_b(std::uint64_t id, const Message& m) {
 }
 
 void Model::arrive_at_a(const Message& m) {
-  if (!m.is_hello_ok) return primary_.frame(m.header, p_);
+  if (!m.is_hello_ok) return primary_.frame(m.header, p_, m.hashes);
   if (primary_.state() != SessionState::none || primary_.partner_required() ||
       m.header.epoch != epoch_)
     return lose();
@@ -78,8 +100,7 @@ void Model::arrive_at_a(const Message& m) {
   static_cast<ReplicaHistory&>(ok) = m.history;
   ok.state = m.state;
   ok.suspect = m.suspect;
-  const SyncVerdict verdict =
-      decide_sync(summary_of(*record_a_, true), summary_of(ok), true);
+  const SyncVerdict verdict = decide_sync(summary_of(*record_a_, true), summary_of(ok), true);
   if (verdict.mode == SyncMode::refuse) return violate("refused: " + verdict.reason);
   if (verdict.mode == SyncMode::full && synced_once_)
     violate("a full resync without need: " + verdict.reason);
@@ -134,7 +155,7 @@ void Model::execute(PrimaryAction action) {
       if (link_ == 0) return;
       Message m;
       m.header = action.frame;
-      if (action.frame.type == FrameType::write) m.data = ops_.at(id).data;
+      if (action.frame.type == FrameType::write) m.data = payload_of(action);
       const Record& own = record_a_->record();
       if (action.frame.type == FrameType::sync_begin) m.payload = SyncBegin{mode_, own.generation};
       if (action.frame.type == FrameType::sync_end)
@@ -145,24 +166,10 @@ void Model::execute(PrimaryAction action) {
     case Kind::complete:
       if (action.error != 0) return violate("a request failed");
       return completed(id);
-    case Kind::read_copy: {
-      Op& op = ops_.at(id);
-      if (op.data.empty()) return primary_.copy_read(id, 0, true, p_);
-      return a_.read(op.place.offset, op.data, [this, id](int e) {
-        const auto& data = ops_.at(id).data;
-        const bool zero =
-            std::all_of(data.begin(), data.end(), [](std::byte b) { return b == std::byte{0}; });
-        primary_.copy_read(id, e, zero, p_);
-      });
-    }
-    case Kind::copy_done: {
-      const ResyncCopy copy = ops_.at(id).copy;
-      ops_.erase(id);
-      free_ids_.push_back(id);
-      if (action.error != 0 || !resync_) return;
-      resync_->done(copy);
-      return fill_window();
-    }
+    case Kind::read_copy:
+      return read_copy(id);
+    case Kind::copy_done:
+      return copy_done(id, action.check, action.error);
     case Kind::begin_resync:
       resync_.emplace(std::vector{&marks_.dirty(0)});
       ++outcome.resyncs;
@@ -198,6 +205,44 @@ void Model::execute(PrimaryAction action) {
   }
 }
 
+void Model::read_copy(OpId id) {
+  Op& op = ops_.at(id);
+  if (op.data.empty()) return primary_.copy_read(id, 0, true, p_);
+  a_.read(op.place.offset, op.data, [this, id](int e) {
+    const Op& read = ops_.at(id);
+    const bool zero = std::all_of(read.data.begin(), read.data.end(),
+                                  [](std::byte b) { return b == std::byte{0}; });
+    if (!read.verifies && (zero || !read.compares)) return primary_.copy_read(id, e, zero, p_);
+    primary_.compare_read(id, e, hashes_of(read.copy.offset, read.copy.length, read.data), p_);
+  });
+}
+
+void Model::copy_done(OpId id, const CheckOutcome& check, int error) {
+  const ResyncCopy copy = ops_.at(id).copy;
+  const bool verifies = ops_.at(id).verifies;
+  ops_.erase(id);
+  free_ids_.push_back(id);
+  if (verifies) {
+    --verifying_;
+    if (error == 0) ++outcome.verified;
+    if (check.differing != 0)
+      violate("a verify found a difference between replicas that are in sync");
+    return;
+  }
+  if (error != 0 || !resync_) return;
+  resync_->done(copy);
+  fill_window();
+}
+
+std::vector<std::byte> Model::payload_of(const PrimaryAction& action) {
+  const Op& op = ops_.at(action.id);
+  if (op.copy.length == 0) return op.data;
+  const ByteRange part = on_disk(action.frame.offset, action.frame.length);
+  outcome.resent_bytes += action.frame.length;
+  const auto begin = op.data.begin() + static_cast<std::ptrdiff_t>(part.offset - op.place.offset);
+  return {begin, begin + static_cast<std::ptrdiff_t>(part.length)};
+}
+
 void Model::fill_window() {
   while (const auto next = resync_->peek()) {
     const OpId id = new_id();
@@ -207,7 +252,11 @@ void Model::fill_window() {
         resync_->take(*next, empty ? next->length : 1 + pick(next->length), empty || pick(2) == 0);
     op.place = on_disk(op.copy.offset, op.copy.length);
     op.data.resize(op.place.length);
-    primary_.copy(id, 0, op.copy.offset, op.copy.length, p_);
+    op.compares = mode_ == SyncMode::partial && op.copy.length <= hash_range_bytes_max;
+    if (op.compares)
+      primary_.compare_copy(id, {0, op.copy.offset, op.copy.length}, p_);
+    else
+      primary_.copy(id, 0, op.copy.offset, op.copy.length, p_);
   }
   if (!resync_->finished()) return;
   resync_.reset();
@@ -225,28 +274,8 @@ void Model::execute(SecondaryAction action) {
       durable_ = record_->record();
       return;
     case Kind::send:
-    case Kind::send_hello_ok: {
-      const auto it = links_.find(action.connection);
-      if (it == links_.end() || !it->second.b_open) return;
-      Message m;
-      m.header = action.frame;
-      m.is_hello_ok = action.kind == Kind::send_hello_ok;
-      if (m.is_hello_ok) {
-        if (durable_.promised_epoch < secondary_->session_epoch())
-          violate("hello_ok before the promise was durable");
-        m.header.session = SessionId(action.connection);
-        m.header.epoch = secondary_->session_epoch();
-        m.history = summary_of(*record_, true);
-        m.state = durable_.state;
-        m.suspect = record_->suspect();
-      }
-      if (m.header.type == FrameType::sync_begin_ok && durable_.state != ReplicaState::inconsistent)
-        violate("a resync began on a replica that is not durably inconsistent");
-      if (m.header.type == FrameType::sync_end_ok && durable_.state != ReplicaState::uptodate)
-        violate("a resync ended on a replica that is not durably uptodate");
-      it->second.to_a.push_back(std::move(m));
-      return;
-    }
+    case Kind::send_hello_ok:
+      return send_from_b(action);
     case Kind::refuse:
     case Kind::close:
       if (links_.contains(action.connection)) links_.at(action.connection).b_open = false;
@@ -263,6 +292,8 @@ void Model::execute(SecondaryAction action) {
         done(e);
       });
     }
+    case Kind::hash:
+      return hash_at_b(id);
     case Kind::flush_disk:
       return b_.flush(done);
     case Kind::flush_all:
@@ -284,6 +315,41 @@ void Model::execute(SecondaryAction action) {
     case Kind::deposed:
       return;
   }
+}
+
+void Model::send_from_b(const SecondaryAction& action) {
+  const auto it = links_.find(action.connection);
+  if (it == links_.end() || !it->second.b_open) return;
+  Message m;
+  m.header = action.frame;
+  m.hashes = action.hashes;
+  m.is_hello_ok = action.kind == SecondaryAction::Kind::send_hello_ok;
+  if (m.is_hello_ok) {
+    if (durable_.promised_epoch < secondary_->session_epoch())
+      violate("hello_ok before the promise was durable");
+    m.header.session = SessionId(action.connection);
+    m.header.epoch = secondary_->session_epoch();
+    m.history = summary_of(*record_, true);
+    m.state = durable_.state;
+    m.suspect = record_->suspect();
+  }
+  if (m.header.type == FrameType::sync_begin_ok && durable_.state != ReplicaState::inconsistent)
+    violate("a resync began on a replica that is not durably inconsistent");
+  if (m.header.type == FrameType::sync_end_ok && durable_.state != ReplicaState::uptodate)
+    violate("a resync ended on a replica that is not durably uptodate");
+  it->second.to_a.push_back(std::move(m));
+}
+
+void Model::hash_at_b(OpId id) {
+  Message& m = b_ops_.at(id);
+  const ByteRange place = on_disk(m.header.offset, m.header.length);
+  m.data.resize(place.length);
+  b_.read(place.offset, m.data, [this, id, life = b_life_](int e) {
+    if (life != b_life_) return;
+    const Message& asked = b_ops_.at(id);
+    secondary_->hash_done(id, e, hashes_of(asked.header.offset, asked.header.length, asked.data),
+                          s_);
+  });
 }
 
 OpId Model::new_id() {

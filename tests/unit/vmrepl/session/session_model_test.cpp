@@ -22,12 +22,16 @@ TEST(SessionModelReachTest, TheModelReachesWhatItIsAbout) {
     sum.times_shrunk_from_both += one.times_shrunk_from_both;
     sum.resyncs += one.resyncs;
     sum.resynced_bytes += one.resynced_bytes;
+    sum.resent_bytes += one.resent_bytes;
+    sum.verified += one.verified;
     sum.transactions += one.transactions;
   }
   EXPECT_GT(sum.completed_requests, 2000u);
   EXPECT_GT(sum.times_live, 30u);
   EXPECT_GT(sum.times_shrunk_from_both, 20u);
-  EXPECT_GT(sum.transactions, 1000u);
+  EXPECT_GT(sum.transactions, 900u);
+  EXPECT_GT(sum.verified, 80u);
+  EXPECT_LT(sum.resent_bytes, sum.resynced_bytes / 2);
   // Far from whole disks (20 MiB) each time, although a quarter of the runs begins with that.
   EXPECT_LT(sum.resynced_bytes, sum.resyncs * (12U << 20));
 }

@@ -64,6 +64,8 @@ struct Op {
   ResyncCopy copy;
   ByteRange place;  // on the memory disk
   std::vector<std::byte> data;
+  bool compares = false;
+  bool verifies = false;
   PerBlock completed_before;  // what had completed when it was submitted
 };
 
@@ -74,6 +76,7 @@ struct Message {
   bool suspect = false;
   SecondaryCore::Payload payload;
   std::vector<std::byte> data;
+  std::vector<GrainHash> hashes;
   bool is_hello = false;
   bool is_hello_ok = false;
 };
@@ -97,6 +100,8 @@ class Model {
   void step();
   // The administrator and the agents: connect, grow, shrink.
   void operate();
+  // Around the boundary of a group, like the guest's requests.
+  void verify();
   void shrink();
   void connect();
   void lose();
@@ -126,8 +131,14 @@ class Model {
   void save();
   void start_save();
   void execute(PrimaryAction action);
+  void read_copy(OpId id);
+  void copy_done(OpId id, const CheckOutcome& check, int error);
+  // A copy may send a part of its range only.
+  std::vector<std::byte> payload_of(const PrimaryAction& action);
   void fill_window();
   void execute(SecondaryAction action);
+  void send_from_b(const SecondaryAction& action);
+  void hash_at_b(OpId id);
   OpId new_id();
 
   std::uint64_t pick(std::uint64_t n) { return random_() % n; }
@@ -151,6 +162,7 @@ class Model {
   SecondaryCore::Actions s_;
   std::uint64_t b_life_ = 0;
   bool promising_ = false;
+  int verifying_ = 0;  // ranges, of the owner
 
   Epoch epoch_{1};
   bool grown_ = false;

@@ -2,6 +2,7 @@
 // refused, and the bytes are those of docs/protocol/replication.md.
 #include "vmrepl/wire/frame_codec.hpp"
 
+#include <algorithm>
 #include <fstream>
 #include <random>
 #include <sstream>
@@ -12,6 +13,7 @@
 
 #include "vmrepl/wire/big_endian.hpp"
 #include "vmrepl/wire/crc32c.hpp"
+#include "vmrepl/wire/grain_hash.hpp"
 #include "vmrepl/wire/repl_messages.hpp"
 
 namespace havm {
@@ -23,7 +25,8 @@ constexpr FrameType all_types[] = {
     FrameType::ack,           FrameType::lease_request, FrameType::lease_grant,
     FrameType::lease_refused, FrameType::epoch,         FrameType::epoch_ok,
     FrameType::sync_begin,    FrameType::sync_begin_ok, FrameType::sync_end,
-    FrameType::sync_end_ok,   FrameType::sync_dirty,    FrameType::bye};
+    FrameType::sync_end_ok,   FrameType::sync_dirty,    FrameType::bye,
+    FrameType::hash,          FrameType::hash_ok};
 
 FrameHeader header_of(FrameType type) {
   FrameHeader header;
@@ -77,6 +80,10 @@ bool may_carry_nothing(FrameType type) {
   return type == FrameType::sync_begin || type == FrameType::sync_end;
 }
 
+bool is_of_hashes(FrameType type) {
+  return type == FrameType::hash || type == FrameType::hash_ok;
+}
+
 TEST(FrameCodec, EveryFieldGoesRoundForEveryType) {
   std::mt19937_64 random(1);
   for (const FrameType type : all_types) {
@@ -84,6 +91,9 @@ TEST(FrameCodec, EveryFieldGoesRoundForEveryType) {
       std::size_t size = carries_payload(type) ? 1 + random() % 5000 : 0;
       if (type == FrameType::sync_dirty) size = 16 * (1 + random() % 4096);
       if (i == 0 && may_carry_nothing(type)) size = 0;
+      const auto hashed = static_cast<std::uint32_t>(1 + random() % hash_range_bytes_max);
+      const bool failed = random() % 2 == 0;
+      if (type == FrameType::hash_ok && !failed) size = 16 * ((hashed + 65535) / 65536);
       std::vector<std::byte> payload(size, std::byte{0x77});
       FrameHeader header;
       header.type = type;
@@ -98,6 +108,11 @@ TEST(FrameCodec, EveryFieldGoesRoundForEveryType) {
       header.resync = random() % 2 == 0;
       header.epoch = Epoch(random());
       header.status = static_cast<std::uint32_t>(random());
+      if (is_of_hashes(type)) {
+        header.offset &= ~std::uint64_t{0xffff};
+        header.length = hashed;
+        header.status = failed ? 5 : 0;
+      }
       FrameHeader expected = header;
       expected.payload_length = static_cast<std::uint32_t>(payload.size());
       expected.payload_crc = crc32c(payload);
@@ -185,6 +200,35 @@ TEST(FrameCodec, LengthsThatATypeCannotHaveAreRefused) {
   EXPECT_EQ(decoded(huge).payload_length, payload_bytes_max);
 }
 
+TEST(FrameCodec, AHashIsOfWholeGrainsOfABoundedRange) {
+  FrameHeader header = header_of(FrameType::hash);
+  header.offset = 3 << 16;
+  header.length = hash_range_bytes_max;
+  const FrameHeaderBytes hash = encode_header(header);
+  EXPECT_EQ(decoded(hash).length, hash_range_bytes_max);
+  EXPECT_EQ(decoded(forged(hash, 32, std::uint32_t{1})).length, 1U);
+  for (const std::uint32_t length : {0U, hash_range_bytes_max + 1, 0xffffffffU})
+    EXPECT_EQ(fault_of(forged(hash, 32, length)), FrameFault::impossible_length) << length;
+  for (const std::uint64_t offset : {std::uint64_t{1}, std::uint64_t{(3U << 16) + 512}})
+    EXPECT_EQ(fault_of(forged(hash, 24, offset)), FrameFault::impossible_length) << offset;
+  EXPECT_EQ(fault_of(forged(hash, 48, std::uint32_t{16})), FrameFault::impossible_length);
+}
+
+TEST(FrameCodec, AnAnswerToAHashHasOneChecksumForEachGrainOrAnError) {
+  FrameHeader header = header_of(FrameType::hash_ok);
+  header.length = (2 << 16) + 512;
+  const auto three = encode_hashes(std::vector<GrainHash>(3));
+  const FrameHeaderBytes answer = encode_header(header, three);
+  EXPECT_EQ(decoded(answer).payload_length, 48U);
+  for (const std::uint32_t size : {0U, 16U, 32U, 47U, 64U})
+    EXPECT_EQ(fault_of(forged(answer, 48, size)), FrameFault::impossible_length) << size;
+  for (const std::uint32_t length : {0U, 2U << 16, (3U << 16) + 1, hash_range_bytes_max + 1})
+    EXPECT_EQ(fault_of(forged(answer, 32, length)), FrameFault::impossible_length) << length;
+  EXPECT_EQ(fault_of(forged(answer, 56, std::uint32_t{5})), FrameFault::impossible_length);
+  header.status = 5;
+  EXPECT_EQ(decoded(encode_header(header)).status, 5U);
+}
+
 TEST(FrameCodec, RandomBytesAreNeverAFrame) {
   std::mt19937 random(3);
   for (int i = 0; i < 20000; ++i) {
@@ -256,6 +300,19 @@ TEST(FrameCodec, TheDocumentedListOfRangesIsWhatWeSend) {
   header.disk = 1;
   const ByteRange ranges[] = {{1 << 20, 64 << 10}, {8 << 20, 4 << 10}};
   EXPECT_EQ(frame_of(header, text_of(encode_ranges(ranges))), vector_of("Vector 3"));
+}
+
+TEST(FrameCodec, TheDocumentedHashAndItsAnswerAreWhatWeSend) {
+  FrameHeader header = header_of(FrameType::hash);
+  header.offset = 0x100000;
+  header.length = 0x18000;
+  header.disk = 1;
+  EXPECT_EQ(frame_of(header, ""), vector_of("Vector 4"));
+  header.type = FrameType::hash_ok;
+  // Zeroes, then half a grain of "a".
+  std::vector<std::byte> data(0x18000);
+  std::fill(data.begin() + 0x10000, data.end(), std::byte{'a'});
+  EXPECT_EQ(frame_of(header, text_of(encode_hashes(hash_grains(data)))), vector_of("Vector 5"));
 }
 
 }  // namespace
