@@ -168,6 +168,11 @@ void Engine::make_sessions() {
                      reason);
     control_.broadcast({{"event", "split-brain"}, {"reason", reason}});
   };
+  p.partner_slow = [this](bool is_slow, const std::string& reason) {
+    spdlog::warn("vm={} epoch={} {}{}", config_.vm, primary_->core().epoch().value,
+                 is_slow ? "" : "over: ", reason);
+    control_.broadcast({{"event", "partner-slow"}, {"slow", is_slow}, {"reason", reason}});
+  };
   primary_ = std::make_unique<PrimarySession>(io_.get_executor(), config_, boot_id_, disks, record_,
                                               *marks_, std::move(p));
 
@@ -297,7 +302,21 @@ Engine::Json Engine::session_json() const {
   return {{"state", to_text(is_owner() ? primary_->state() : SessionState::none)},
           {"epoch", is_owner() ? primary_->core().epoch().value : 0},
           {"peer_boot_id", primary_->peer_boot_id()},
-          {"silent_ms", to_ms(primary_->silence(now))}};
+          {"silent_ms", to_ms(primary_->silence(now))},
+          {"slow", is_owner() ? slow_json() : Json()}};
+}
+
+Engine::Json Engine::slow_json() const {
+  const TimePoint now = BootClock::now();
+  const SlowPartnerCore& slow = primary_->slow_partner();
+  return {{"is_slow", slow.is_slow()},
+          {"reason", slow.reason().empty() ? Json() : Json(slow.reason())},
+          {"partner_ms", to_ms(slow.partner_latency(now))},
+          {"own_ms", to_ms(slow.own_latency(now))},
+          {"bad_ms", to_ms(slow.bad_time())},
+          {"limit_ms", slow.limits().limit.count()},
+          {"times_left", slow.times_left()},
+          {"backoff_ms", to_ms(slow.backoff_left(now))}};
 }
 
 Engine::Json Engine::sync_json() const {

@@ -80,6 +80,7 @@ class Engine {
   boost::asio::awaitable<Outcome> do_shrink(Json request);
   boost::asio::awaitable<Outcome> do_stand_by(Json request);
   boost::asio::awaitable<Outcome> do_quit(Json request);
+  boost::asio::awaitable<Outcome> do_leave_slow_partner(Json request);
   Result<void> judge_serve(Epoch epoch) const;
   Result<void> need_owner(const char* cmd) const;
   Error refuse(const std::string& why) const;
@@ -100,6 +101,7 @@ class Engine {
   // Status and events.
   [[nodiscard]] Json status() const;
   [[nodiscard]] Json session_json() const;
+  [[nodiscard]] Json slow_json() const;
   [[nodiscard]] Json sync_json() const;
   [[nodiscard]] std::size_t clients() const;
   [[nodiscard]] bool is_owner() const { return primary_->core().is_open(); }

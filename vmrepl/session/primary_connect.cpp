@@ -51,7 +51,7 @@ void PrimarySession::drop_session(const std::string& reason) {
 
 bool PrimarySession::may_connect() const {
   return wanted_ && core_.is_open() && !core_.partner_required() && !core_.failed() &&
-         !connection_ && core_.state() == SessionState::none;
+         !connection_ && core_.state() == SessionState::none && slow_.may_connect(BootClock::now());
 }
 
 awaitable<void> PrimarySession::connect_loop() {
@@ -171,6 +171,7 @@ void PrimarySession::on_frame(const FrameHeader& header, const Buffer& payload) 
     drop_session("the partner ended the session: " +
                  (bye ? bye.value().reason : bye.error().message));
   } else {
+    if (header.type == FrameType::ack) slow_.answered(header.sequence, BootClock::now());
     core_.frame(header, actions_);
     pump();
   }
@@ -185,8 +186,7 @@ void PrimarySession::on_hello_ok(const Buffer& payload) {
   // The world may have changed since the hello was sent: ask again rather than guess.
   if (ok.value().promised_epoch != core_.epoch() || !core_.is_open() || core_.partner_required())
     return drop_session("the partner accepted another epoch than the present one");
-  const SyncVerdict verdict =
-      decide_sync(summary_of(record_, true), summary_of(ok.value()), true);
+  const SyncVerdict verdict = decide_sync(summary_of(record_, true), summary_of(ok.value()), true);
   if (verdict.mode == SyncMode::refuse) {
     const bool is_new = verdict.reason != last_refusal_;
     last_refusal_ = verdict.reason;
@@ -200,6 +200,7 @@ void PrimarySession::on_hello_ok(const Buffer& payload) {
   spdlog::info("vm={} epoch={} session open with {} at {} (replica {}, suspect {}); {} resync: {}",
                config_.vm, core_.epoch().value, config_.partner, connection_->peer(),
                to_text(ok.value().state), ok.value().suspect, to_text(sync_mode_), verdict.reason);
+  slow_.session_opened(BootClock::now());
   core_.session_opened(session_, sync_mode_ == SyncMode::full, actions_);
   core_.lease_due(BootClock::now(), actions_);
   pump();
@@ -251,6 +252,7 @@ void PrimarySession::tick() {
   }
   core_.lease_due(now, actions_);
   pump();
+  judge_partner(now);
   if (resync_ && now - progress_at_ >= std::chrono::seconds(1)) note_progress(now);
   timer_.expires_after(config_.keepalive);
   timer_.async_wait([this](const boost::system::error_code& e) {

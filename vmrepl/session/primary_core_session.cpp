@@ -289,6 +289,7 @@ void PrimaryCore::copy_acked(OpId id, Actions& out) {
   a.frame =
       next_frame(FrameType::flush, {Pending::Kind::copy_flush, copied.disk, FrameType::ack, {}});
   a.frame.disk = copied.disk;
+  a.frame.resync = true;
   out.push_back(std::move(a));
 }
 

@@ -45,7 +45,8 @@ PrimarySession::PrimarySession(boost::asio::any_io_executor executor, const Engi
       core_(marks.marks()),
       opener_(config.tls, config.node, config.partner, config.session_timeout),
       retry_(executor_),
-      timer_(executor_) {
+      timer_(executor_),
+      slow_(config.slow_partner) {
   for (std::size_t i = 0; i < disks_.size(); ++i)
     services_.push_back(std::make_unique<Service>(*this, static_cast<std::uint16_t>(i)));
   marks_.on_saved([this] {
@@ -165,10 +166,12 @@ void PrimarySession::execute(PrimaryAction& action) {
     case Kind::submit_local:
       return submit_local(action.id);
     case Kind::flush_local:
-      return disks_[action.disk]->flush([this, disk = action.disk](int error) {
-        core_.local_flushed(disk, error, actions_);
-        pump();
-      });
+      return disks_[action.disk]->flush(
+          [this, disk = action.disk, number = slow_.own_began(BootClock::now())](int error) {
+            slow_.own_ended(number, BootClock::now());
+            core_.local_flushed(disk, error, actions_);
+            pump();
+          });
     case Kind::send:
       return send(action);
     case Kind::complete:
@@ -180,7 +183,10 @@ void PrimarySession::execute(PrimaryAction& action) {
     case Kind::begin_resync:
       return begin_resync();
     case Kind::session_changed:
-      if (action.state == SessionState::lost || action.state == SessionState::none) resync_.reset();
+      if (action.state == SessionState::lost || action.state == SessionState::none) {
+        resync_.reset();
+        slow_.session_ended();
+      }
       return callbacks_.session_changed(action.state, action.text);
     case Kind::close_session:
       return close_connection(action.text);
@@ -215,6 +221,7 @@ void PrimarySession::send(const PrimaryAction& action) {
     connection_->send_urgent(action.frame);
     return;
   }
+  note_sent(action.frame);
   if (action.frame.type != FrameType::write) return send_text(action);
   Op& op = ops_[action.id];
   const Buffer& data = op.request ? op.request->data : op.copy_data;
@@ -247,6 +254,7 @@ void PrimarySession::submit_local(OpId id) {
   const DiskRequest& what = op.what;
   ReplicaDisk& disk = *disks_[what.disk];
   const auto done = [this, id](int error) { local_done(id, error); };
+  if (what.op != DiskOp::read) op.own_number = slow_.own_began(BootClock::now());
   switch (what.op) {
     case DiskOp::read:
       return disk.read(what.offset, op.request->data.span().first(what.length), done);
@@ -264,6 +272,7 @@ void PrimarySession::submit_local(OpId id) {
 }
 
 void PrimarySession::local_done(OpId id, int error) {
+  slow_.own_ended(ops_[id].own_number, BootClock::now());
   core_.local_done(id, error, actions_);
   pump();
 }
@@ -309,7 +318,7 @@ void PrimarySession::fill_window() {
     const ResyncCopy& copy = ops_[id].copy;
     core_.copy(id, copy.disk, copy.offset, copy.length, actions_);
   }
-  if (resync_->finished()) {
+  if (resync_->finished() && slow_.may_end_resync(BootClock::now())) {
     note_progress(BootClock::now());
     core_.resync_finished(actions_);
     resync_.reset();

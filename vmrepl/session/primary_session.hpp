@@ -30,6 +30,7 @@
 #include "vmrepl/session/frame_connection.hpp"
 #include "vmrepl/session/marks_driver.hpp"
 #include "vmrepl/session/primary_core.hpp"
+#include "vmrepl/session/slow_partner_core.hpp"
 #include "vmrepl/session/sync_verdict.hpp"
 #include "vmrepl/transport/stream_opener.hpp"
 #include "vmrepl/wire/repl_messages.hpp"
@@ -60,6 +61,8 @@ class PrimarySession {
     std::function<void()> share_generation;
     // The partner's replica may hold what this one lacks: no session until a person has chosen.
     std::function<void(const std::string& reason)> split_brain;
+    // The partner answers too slowly, or does no longer.
+    std::function<void(bool is_slow, const std::string& reason)> partner_slow;
   };
 
   PrimarySession(boost::asio::any_io_executor executor, const EngineConfig& config,
@@ -79,6 +82,9 @@ class PrimarySession {
   void disconnect(const std::string& reason);
   // The session ends, connecting goes on when wanted.
   void drop_session(const std::string& reason);
+  // As drop_session, for a partner that is slow now; it is not connected to for a while. False, and
+  // nothing is done: it is not.
+  bool leave_slow_partner();
 
   [[nodiscard]] BlockService& service(std::size_t disk);
   [[nodiscard]] const PrimaryCore& core() const { return core_; }
@@ -87,6 +93,7 @@ class PrimarySession {
   [[nodiscard]] std::optional<TimePoint> last_grant_sent() const { return last_grant_sent_; }
   [[nodiscard]] const std::string& peer_boot_id() const { return peer_boot_id_; }
   [[nodiscard]] Duration silence(TimePoint now) const;
+  [[nodiscard]] const SlowPartnerCore& slow_partner() const { return slow_; }
 
  private:
   class Service;
@@ -99,6 +106,7 @@ class PrimarySession {
     bool used = false;
     bool is_sent = false;
     std::uint64_t frame_number = 0;
+    std::uint64_t own_number = 0;  // of its local leg, for slow_
   };
   using Socket = boost::asio::ip::tcp::socket;
 
@@ -131,6 +139,8 @@ class PrimarySession {
   void on_hello_refused(const Buffer& payload);
   void on_sync_dirty(const FrameHeader& header, const Buffer& payload);
   void tick();
+  void judge_partner(TimePoint now);  // primary_slow.cpp
+  void note_sent(const FrameHeader& header);
 
   boost::asio::any_io_executor executor_;
   const EngineConfig& config_;
@@ -166,6 +176,7 @@ class PrimarySession {
   std::optional<TimePoint> last_grant_sent_;
   // A lease request of the new epoch must not overtake the frame that announces it.
   bool epoch_unanswered_ = false;
+  SlowPartnerCore slow_;
 };
 
 }  // namespace havm
