@@ -62,6 +62,8 @@ std::string protection_lines(const json& vm) {
   out += key_value_line("Epoch", text_at(vm, "epoch"));
   out += key_value_line("In-sync set", joined_at(vm, "in_sync"));
   out += key_value_line("Sync", sync_detail(vm));
+  if (field(field(vm, "sync"), "slow_partner").is_string())
+    out += key_value_line("Slow partner", text_at(field(vm, "sync"), "slow_partner"));
   out += key_value_line("Ready", yes_because(true_at(vm, "ready"), field(vm, "ready_reason")));
   out += key_value_line("Redundant",
                         yes_because(true_at(protection, "protected"), field(protection, "reason")));
@@ -74,6 +76,7 @@ std::string protection_lines(const json& vm) {
   if (policy.is_object()) {
     out += key_value_line("Failover", text_at(field(policy, "failover"), "mode"));
     out += key_value_line("On peer loss", text_at(field(policy, "replication"), "on_peer_loss"));
+    out += key_value_line("Slow limit", text_at(field(policy, "replication"), "slow_partner"));
     out += key_value_line("Preferred node", text_at(policy, "preferred_node"));
   }
   for (const json& disk : list_at(vm, "disks")) {

@@ -22,6 +22,9 @@ std::optional<int> sync_percent(const json& vm) {
 Cell sync_cell(const json& vm) {
   if (!true_at(vm, "protected")) return "-";
   const std::string state = text_at(field(vm, "sync"), "state");
+  if (field(field(vm, "sync"), "slow_partner").is_string() &&
+      (state == "in-sync" || state == "alone"))
+    return {state + ", slow partner", state == "alone" ? Colour::bad : Colour::warning};
   if (state == "in-sync") return {state, Colour::good};
   if (state == "resyncing") {
     const auto percent = sync_percent(vm);

@@ -41,6 +41,9 @@ nlohmann::json sync_object(const State& s, const nlohmann::json& status) {
   sync["done_bytes"] = nullptr;
   sync["total_bytes"] = nullptr;
   sync["rate_bytes_per_s"] = nullptr;
+  sync["slow_partner"] = nullptr;
+  if (s.engine && (s.engine->partner_slow || s.engine->partner_left))
+    sync["slow_partner"] = s.engine->slow_reason;
   if (status.is_object() && status.contains("sync") && status["sync"].is_object()) {
     for (const char* key : {"done_bytes", "total_bytes", "rate_bytes_per_s"})
       if (status["sync"].contains(key)) sync[key] = status["sync"][key];
@@ -56,6 +59,9 @@ struct Judgement {
 Judgement protection(const State& s, const std::string& partner) {
   if (!s.reg) return {false, "the register has not been read yet"};
   if (!s.engine) return {false, "the engine of this node does not answer"};
+  if (s.engine->partner_left && s.reg->owned() && !s.reg->both())
+    return {false, "degraded because node " + partner + " is too slow (" + s.engine->slow_reason +
+                       "): only " + s.config.self + " holds every completed write"};
   if (!s.reg->both())
     return {false, "only " + std::string(s.reg->owned() ? s.config.self : partner) +
                        " holds every completed write"};

@@ -3,6 +3,7 @@
 // default here. Data and text; any thread.
 #pragma once
 
+#include <chrono>
 #include <optional>
 #include <string>
 
@@ -22,6 +23,10 @@ struct Policy {
   OnPeerLoss on_peer_loss = OnPeerLoss::go_on;
   OnGuestShutdown on_guest_shutdown = OnGuestShutdown::stay_off;
   std::optional<std::string> preferred_node;
+  // A partner whose answers take longer, for a while, is left; zero: it is waited for ("off").
+  static constexpr std::chrono::milliseconds slow_partner_min{50};
+  static constexpr std::chrono::milliseconds slow_partner_max{20'000};
+  std::chrono::milliseconds slow_partner{2'000};
   bool operator==(const Policy&) const = default;
 };
 

@@ -104,6 +104,10 @@ EngineView FailoverWorld::engine_view(int n) const {
   v.suspect = e.suspect;
   v.granted_at = mutation_ == Mutation::no_lease_wait ? TimePoint{} : e.granted_at;
   if (session_.up) v.session = session_.owner == n ? session_.state : SessionState::secondary;
+  const bool owner = e.role == EngineRole::owner;
+  v.partner_slow = owner && session_.up && session_.slow;
+  v.partner_left = owner && now_ < session_.not_before;
+  if (v.partner_slow || v.partner_left) v.slow_reason = "slow partner";
   return v;
 }
 
@@ -196,7 +200,7 @@ void FailoverWorld::restart_engine(int n) {
 
 void FailoverWorld::heal() {
   log(2, "ALL FAULTS HEALED");
-  links_cut_ = false;
+  links_cut_ = session_.slow = false;
   arbiter_cut_ = {};
   for (int n = 0; n < 2; ++n) {
     if (!node(n).powered) boot(n);
@@ -497,11 +501,24 @@ Completed FailoverWorld::execute_engine(int n, const Action& action) {
     if (session_.up || links_cut_ || !node(1 - n).powered || p.role == EngineRole::owner ||
         e.epoch < p.promised_epoch || e.role != EngineRole::owner)
       return failed(Lane::storage, "no session");
-    session_ = {true, n, e.epoch, SessionState::syncing, now_ + delay(3000), now_};
+    if (now_ < session_.not_before) return failed(Lane::storage, "the partner was left");
+    session_.up = true;
+    session_.owner = n;
+    session_.epoch = e.epoch;
+    session_.state = SessionState::syncing;
+    session_.synced_at = now_ + delay(3000);
+    session_.heard_at = now_;
     p.role = EngineRole::secondary;
     p.promised_epoch = e.epoch;
     p.state = ReplicaState::inconsistent;
     p.in_sync = RecordedSet::none;
+    return ok;
+  }
+  if (std::holds_alternative<EngineLeaveSlowPartner>(action)) {
+    if (!session_.up || !session_.slow || session_.owner != n)
+      return failed(Lane::storage, "the partner is not slow now");
+    session_.not_before = now_ + milliseconds(5000);
+    close_session();
     return ok;
   }
   if (std::holds_alternative<EngineFlush>(action)) {

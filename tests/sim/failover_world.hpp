@@ -42,6 +42,8 @@ struct SimSession {
   SessionState state = SessionState::none;  // as the owner sees it
   TimePoint synced_at{};
   TimePoint heard_at{};
+  bool slow = false;       // the partner answers, too slowly for the guest
+  TimePoint not_before{};  // a partner that was left is not tried again before
 };
 
 struct SimNode {
@@ -95,6 +97,7 @@ class FailoverWorld {
   void start_agent(int node);
   void restart_engine(int node);
   void cut_links(bool cut) { links_cut_ = cut; }
+  void slow_partner(bool slow) { session_.slow = slow; }
   void cut_arbiter(int node, bool cut) { arbiter_cut_.at(static_cast<std::size_t>(node)) = cut; }
   void heal();
 

@@ -35,7 +35,7 @@ int pick(FailoverWorld& w, int n) {
 
 void one_fault(FailoverWorld& w) {
   const int n = pick(w, 2);
-  switch (pick(w, 8)) {
+  switch (pick(w, 9)) {
     case 0:
       return w.power_cut(n);
     case 1:
@@ -50,6 +50,8 @@ void one_fault(FailoverWorld& w) {
       return w.cut_arbiter(n, true);
     case 6:
       return w.cut_links(false);
+    case 7:
+      return w.slow_partner(true);
     default:
       return w.deliver(n, Requested{Wish::failover});
   }
@@ -138,6 +140,39 @@ TEST(FailoverWorld, A_cut_of_all_links_with_the_arbiter_seen_by_both_moves_nothi
   w.run_for(seconds(60));
   EXPECT_EQ(0, w.reg().owner) << w.timeline();
   EXPECT_TRUE(w.running(0)) << w.timeline();
+}
+
+TEST(FailoverWorld, A_slow_partner_is_left_and_comes_back) {
+  FailoverWorld w(14);
+  settle(w);
+  const long before = w.acked();
+  w.slow_partner(true);
+  w.run_for(seconds(3));
+  EXPECT_EQ(0, w.reg().owner) << w.timeline();
+  EXPECT_FALSE(w.reg().in_sync[1]) << w.timeline();
+  EXPECT_TRUE(w.running(0)) << w.timeline();
+  EXPECT_GT(w.acked(), before) << w.timeline();
+  settle(w);
+  EXPECT_TRUE(w.protected_and_running()) << w.timeline();
+}
+
+// Leaving it would hold all I/O until the arbiter is back: slow is better than nothing.
+TEST(FailoverWorld, A_slow_partner_is_waited_for_while_the_arbiter_is_away) {
+  FailoverWorld w(15);
+  settle(w);
+  const Epoch epoch = w.reg().epoch;
+  w.cut_arbiter(0, true);
+  w.run_for(seconds(2));
+  w.slow_partner(true);
+  w.run_for(seconds(10));
+  EXPECT_EQ(epoch, w.reg().epoch) << w.timeline();
+  EXPECT_TRUE(w.protected_and_running()) << w.timeline();
+  w.cut_arbiter(0, false);
+  w.run_for(seconds(3));
+  EXPECT_FALSE(w.reg().in_sync[1]) << w.timeline();
+  EXPECT_TRUE(w.running(0)) << w.timeline();
+  settle(w);
+  EXPECT_TRUE(w.protected_and_running()) << w.timeline();
 }
 
 TEST(FailoverWorld, Both_hosts_power_cycled_come_back) {
