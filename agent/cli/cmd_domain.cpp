@@ -83,6 +83,8 @@ std::string protection_lines(const json& vm) {
     std::string text = text_at(disk, "path") + " (" + text_at(disk, "format");
     if (const auto size = number_at(disk, "size_bytes")) text += ", " + bytes_text(*size);
     text += ")";
+    if (const auto repaired = number_at(disk, "repaired"); repaired && *repaired > 0)
+      text += ", places repaired: " + text_at(disk, "repaired");
     if (field(disk, "error").is_string()) text += ": " + text_at(disk, "error");
     out += key_value_line("Disk " + text_at(disk, "target"), text);
   }

@@ -98,10 +98,13 @@ nlohmann::json disks_list(const VmUnit& unit) {
     one["format"] = d.format;
     one["size_bytes"] = d.size_bytes;
     one["error"] = nullptr;
+    one["repaired"] = nullptr;
     const auto& status = unit.engine_status();
     if (status.is_object() && status.contains("disks"))
       for (const auto& e : status["disks"])
-        if (e.value("name", "") == d.target && e.contains("error")) one["error"] = e["error"];
+        if (e.value("name", "") == d.target)
+          for (const char* key : {"error", "repaired"})
+            if (e.contains(key)) one[key] = e[key];
     disks.push_back(std::move(one));
   }
   return disks;

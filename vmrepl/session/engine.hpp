@@ -36,10 +36,6 @@
 
 namespace havm {
 
-// `--create`: writes the first record (epoch 0) of a replica in this state. The disks must be there
-// and have their sizes; an existing record is not touched.
-Result<void> create_record(const EngineConfig& config, ReplicaState state);
-
 class Engine {
  public:
   // Opens everything and listens; role none. `quit` is called when the engine has ended in order.
@@ -60,6 +56,7 @@ class Engine {
   Engine(boost::asio::io_context& io, EngineConfig config, RecordStore store, std::string boot_id,
          std::function<void()> quit);
   Result<void> open_disks();
+  Error distrust(const ConfigDisk& disk, const Error& error);
   Result<void> open_marks();
   void tell_transport() const;
   void make_sessions();
@@ -107,6 +104,7 @@ class Engine {
   [[nodiscard]] bool is_owner() const { return primary_->core().is_open(); }
   void secondary_changed();
   void replica_failed(std::uint16_t disk, int error);
+  void repaired(std::uint16_t disk, std::uint64_t offset, std::uint32_t length, int error);
 
   boost::asio::io_context& io_;
   EngineConfig config_;
@@ -118,6 +116,7 @@ class Engine {
   std::shared_ptr<UringLoop> ring_;
   std::vector<std::unique_ptr<ReplicaDisk>> disks_;
   std::vector<std::string> disk_errors_;  // of each disk; empty: none
+  std::vector<std::uint64_t> repaired_;   // of each disk: ranges, since the start
   std::unique_ptr<MarksDriver> marks_;
   GuardClient guard_;
   std::unique_ptr<PrimarySession> primary_;

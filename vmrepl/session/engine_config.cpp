@@ -167,6 +167,13 @@ std::vector<DiskIdentity> EngineConfig::disk_identities() const {
   return all;
 }
 
+std::vector<NamedImage> EngineConfig::images() const {
+  std::vector<NamedImage> all;
+  for (const ConfigDisk& d : disks)
+    all.push_back({d.name, d.path});
+  return all;
+}
+
 std::vector<std::uint64_t> EngineConfig::disk_sizes_bytes() const {
   std::vector<std::uint64_t> all;
   for (const ConfigDisk& d : disks)

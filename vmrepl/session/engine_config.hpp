@@ -14,6 +14,7 @@
 
 #include "vmrepl/base/replica_types.hpp"
 #include "vmrepl/base/result.hpp"
+#include "vmrepl/disk/image_identity.hpp"
 #include "vmrepl/session/slow_partner_core.hpp"
 #include "vmrepl/transport/tls_files.hpp"
 
@@ -54,6 +55,7 @@ struct EngineConfig {
   mode_t nbd_socket_mode = 0600;
 
   [[nodiscard]] std::vector<DiskIdentity> disk_identities() const;
+  [[nodiscard]] std::vector<NamedImage> images() const;
   [[nodiscard]] std::vector<std::uint64_t> disk_sizes_bytes() const;
 };
 

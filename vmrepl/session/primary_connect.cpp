@@ -145,6 +145,7 @@ bool PrimarySession::admit(const FrameHeader& header) const {
     case FrameType::bye:
       return true;
     case FrameType::ack:
+    case FrameType::data:
     case FrameType::lease_grant:
     case FrameType::lease_refused:
     case FrameType::epoch_ok:
@@ -171,9 +172,12 @@ void PrimarySession::on_frame(const FrameHeader& header, const Buffer& payload) 
     drop_session("the partner ended the session: " +
                  (bye ? bye.value().reason : bye.error().message));
   } else {
-    if (header.type == FrameType::ack) slow_.answered(header.sequence, BootClock::now());
+    if (header.type == FrameType::ack || header.type == FrameType::data)
+      slow_.answered(header.sequence, BootClock::now());
+    received_ = &payload;
     core_.frame(header, actions_);
     pump();
+    received_ = nullptr;
   }
 }
 
@@ -200,6 +204,7 @@ void PrimarySession::on_hello_ok(const Buffer& payload) {
   spdlog::info("vm={} epoch={} session open with {} at {} (replica {}, suspect {}); {} resync: {}",
                config_.vm, core_.epoch().value, config_.partner, connection_->peer(),
                to_text(ok.value().state), ok.value().suspect, to_text(sync_mode_), verdict.reason);
+  core_.partner_serves_reads(peer_protocol_ >= protocol_reads);
   slow_.session_opened(BootClock::now());
   core_.session_opened(session_, sync_mode_ == SyncMode::full, actions_);
   core_.lease_due(BootClock::now(), actions_);

@@ -182,6 +182,7 @@ void PrimaryCore::granted(OpId id, Actions& out) {
 void PrimaryCore::launch(OpId id, Actions& out) {
   if (!announce(id, out)) return;
   Slot& s = slot(id);
+  if (s.rescue == Rescue::writing) return write_back(id, out);
   const DiskRequest& r = s.request;
   s.stage = Stage::running;
   if (r.op != DiskOp::read) {
@@ -220,6 +221,7 @@ void PrimaryCore::local_done(OpId id, int error, Actions& out) {
   }
   local_ended(out);
   if (error != 0) {
+    if (fetch(id, error, out)) return;
     s.stuck = true;
     fail(s.request.disk, error, out);
     return;

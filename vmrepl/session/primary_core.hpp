@@ -16,14 +16,19 @@
 //  P6. The partner's ack is not durability: after a loss all that was in flight and all that no
 //      partner flush covered is dirty in the marks. A dirty bit is cleared only when the partner
 //      has flushed the copy that was made of it.
-//  P7. A failed local write, read or flush stops the data path for good (until close): the guest
-//      never sees success for what is not where it should be, nor an error.
+//  P7. A failed local write or flush, and a failed read that P11 does not make good, stops the data
+//      path for good (until close): the guest never sees success for what is not where it should
+//      be, nor an error.
 //  P8. Intent before data: neither leg of a write is started before its extents are durable in the
 //      activity log.
 //  P9. The first write or flush that completes without the partner, while the partner may hold the
 //      present generation, completes only after a new generation is durable.
 //  P10. A full resync is asked for only after every bit is durably set, and the end of a resync
 //      only after it is durable that the partner may hold this generation.
+//  P11. A read that failed on the own replica is answered with the partner's data, only while the
+//      session is synced: then its replica is complete, and the range's lock, held throughout,
+//      keeps every write away from both. It completes after that data is durably on the own replica
+//      and was read back; as a write that is announced in the activity log first (P8).
 // Times are those given with the events. Offsets and lengths in bytes.
 #pragma once
 
@@ -67,10 +72,13 @@ class PrimaryCore {
   void submit(OpId id, const DiskRequest& request, Actions& out);
   void local_done(OpId id, int error, Actions& out);
   void local_flushed(std::uint16_t disk, int error, Actions& out);
+  void written_back(OpId id, int error, Actions& out);
 
   // The session. Sequence 1 was the hello. Frames of an older session must not be passed in.
   // `full`: the dirty marks say nothing about this partner; everything is copied.
   void session_opened(SessionId session, bool full, Actions& out);
+  // Of the next session: its partner answers reads. Said before session_opened.
+  void partner_serves_reads(bool serves) { partner_serves_reads_ = serves; }
   void session_lost(const std::string& reason, Actions& out);
   void frame(const FrameHeader& header, Actions& out);
   void lease_due(TimePoint now, Actions& out);
@@ -140,6 +148,10 @@ class PrimaryCore {
   void finish_round_if_ready(std::uint16_t disk, Actions& out);
   void release_held(Actions& out);
   void fail(std::uint16_t disk, int error, Actions& out);
+  bool fetch(OpId id, int error, Actions& out);
+  void fetched(OpId id, const FrameHeader& header, Actions& out);
+  void write_back(OpId id, Actions& out);
+  void give_up(OpId id, Actions& out);
   void acked(const FrameHeader& header, const Pending& pending, Actions& out);
   void answered(const FrameHeader& header, Actions& out);
   void drop_session(Actions& out);
@@ -175,6 +187,7 @@ class PrimaryCore {
   bool failed_ = false;
   bool generation_due_ = false;  // P9
   bool begin_unsaved_ = false;   // sync_begin waits for a save of the marks
+  bool partner_serves_reads_ = false;
 };
 
 }  // namespace havm

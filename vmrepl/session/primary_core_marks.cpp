@@ -12,7 +12,8 @@ using Kind = PrimaryAction::Kind;
 // True: the request may be started (P8). Else it comes back through go_on_logged().
 bool PrimaryCore::announce(OpId id, Actions& out) {
   Slot& s = slot(id);
-  if (!changes_data(s.request) || s.logged) return true;
+  const bool writes = changes_data(s.request) || s.rescue == Rescue::writing;
+  if (!writes || s.logged) return true;
   admit(id);
   if (s.logged) return true;
   if (!holds(Rule::intent_before_data) && s.pinned) {

@@ -1,5 +1,6 @@
 // The part of PrimaryCore that talks to the partner: frames, leases, resync copies.
 #include <cerrno>
+#include <cstring>
 #include <string>
 #include <utility>
 
@@ -107,6 +108,8 @@ void PrimaryCore::drop_session(Actions& out) {
     finish_if_ready(id, out);
   }
   if (!open_) return;
+  for (OpId id = 0; id < slots_.size(); ++id)
+    if (slots_[id].stage != Stage::free && slots_[id].rescue == Rescue::fetching) give_up(id, out);
   for (std::uint16_t i = 0; i < disks_.size(); ++i)
     finish_round_if_ready(i, out);
 }
@@ -149,6 +152,8 @@ void PrimaryCore::frame(const FrameHeader& header, Actions& out) {
     break_session("the partner has promised a higher epoch and grants no lease", out);
   } else if (pending.kind == Pending::Kind::control) {
     answered(header, out);
+  } else if (pending.kind == Pending::Kind::fetch) {
+    fetched(pending.index, header, out);
   } else {
     acked(header, pending, out);
   }
@@ -175,9 +180,11 @@ void PrimaryCore::answered(const FrameHeader& header, Actions& out) {
 
 void PrimaryCore::acked(const FrameHeader& header, const Pending& pending, Actions& out) {
   if (header.status != 0) {
+    const char* known = ::strerrordesc_np(static_cast<int>(header.status));
     break_session("the partner could not do a " +
                       std::string(pending.kind == Pending::Kind::op ? "write" : "flush") +
-                      " on its replica (errno " + std::to_string(header.status) + ")",
+                      " on its replica: " +
+                      (known != nullptr ? known : "errno " + std::to_string(header.status)),
                   out);
     return;
   }

@@ -14,6 +14,14 @@
 
 namespace havm {
 
+// What becomes of a read that failed on the own replica.
+enum class Rescue : std::uint8_t {
+  none,
+  fetching,  // the partner was asked for the data
+  writing,   // it is there, and goes to the own replica
+  done,
+};
+
 // A guest request or a copy of a resync.
 struct PrimarySlot {
   enum class Stage : std::uint8_t {
@@ -34,6 +42,8 @@ struct PrimarySlot {
   bool stuck = false;      // its local leg failed
   bool pinned = false;     // its extents are kept in the activity log
   bool logged = false;     // and durable there
+  Rescue rescue = Rescue::none;
+  int read_error = 0;
   std::uint64_t transaction = 0;  // of the log; durable with it
   std::uint64_t arrival = 0;
 };
@@ -63,7 +73,8 @@ struct PrimaryDisk {
 
 // A frame that was sent and not answered.
 struct PrimaryPending {
-  enum class Kind : std::uint8_t { none, op, flush, copy_flush, lease, control } kind = Kind::none;
+  enum class Kind : std::uint8_t { none, op, flush, copy_flush, fetch, lease, control };
+  Kind kind = Kind::none;
   std::uint32_t index = 0;  // OpId or disk
   FrameType answer = FrameType::ack;
   TimePoint time;

@@ -163,6 +163,13 @@ void PrimarySession::pump() {
 void PrimarySession::execute(PrimaryAction& action) {
   using Kind = PrimaryAction::Kind;
   switch (action.kind) {
+    case Kind::take_data:
+      return take_data(action.id);
+    case Kind::write_back:
+      return write_back(action.id);
+    case Kind::repaired:
+      return callbacks_.repaired(action.disk, action.frame.offset, action.frame.length,
+                                 action.error);
     case Kind::submit_local:
       return submit_local(action.id);
     case Kind::flush_local:

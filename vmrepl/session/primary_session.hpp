@@ -63,6 +63,9 @@ class PrimarySession {
     std::function<void(const std::string& reason)> split_brain;
     // The partner answers too slowly, or does no longer.
     std::function<void(bool is_slow, const std::string& reason)> partner_slow;
+    // A range that could not be read (`error`) was written again with the partner's data.
+    std::function<void(std::uint16_t disk, std::uint64_t offset, std::uint32_t length, int error)>
+        repaired;
   };
 
   PrimarySession(boost::asio::any_io_executor executor, const EngineConfig& config,
@@ -119,6 +122,9 @@ class PrimarySession {
   void send_text(const PrimaryAction& action);
   void submit_local(OpId id);
   void complete(OpId id, int error);
+  void take_data(OpId id);  // primary_rescue.cpp
+  void write_back(OpId id);
+  void written_back(OpId id, int error);
   void local_done(OpId id, int error);
   void close_connection(const std::string& reason);
   // Resync.
@@ -161,6 +167,7 @@ class PrimarySession {
   StreamOpener opener_;
   std::shared_ptr<FrameConnection> connection_;
   SessionId session_;
+  const Buffer* received_ = nullptr;  // payload of the frame that the core is being given
   std::string peer_boot_id_;
   std::string last_refusal_;
   std::uint64_t peer_protocol_ = protocol_before_generations;

@@ -5,7 +5,7 @@ namespace havm {
 
 void PrimarySession::note_sent(const FrameHeader& header) {
   const bool waits = header.type == FrameType::write || header.type == FrameType::zero ||
-                     header.type == FrameType::flush;
+                     header.type == FrameType::flush || header.type == FrameType::read;
   if (waits && !header.resync) slow_.sent(header.sequence, BootClock::now());
 }
 

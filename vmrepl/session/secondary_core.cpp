@@ -36,7 +36,8 @@ Epoch SecondaryCore::promised() const {
 // ---- the session -----------------------------------------------------------------------------
 
 void SecondaryCore::hello(ConnectionId connection, const Hello& hello, Actions& out) {
-  const auto refusal = judge_hello(context_, record_.record(), promised(), is_owner_, hello);
+  auto refusal = judge_hello(context_, record_.record(), promised(), is_owner_, hello);
+  if (!refusal && !broken_.empty()) refusal = broken_;
   if (refusal) {
     SecondaryAction a(Kind::refuse, connection);
     a.text = *refusal;
@@ -178,6 +179,14 @@ void SecondaryCore::frame(ConnectionId connection, const FrameHeader& header, Op
     case FrameType::flush:
       data(header, id, out);
       return;
+    case FrameType::read:
+      if (session_->phase == Phase::synced) {
+        data(header, id, out);
+      } else {
+        drop(id, out);
+        protocol_error("a read came of a replica that is not complete", out);
+      }
+      return;
     case FrameType::lease_request:
       lease(header, now, out);
       return;
@@ -197,6 +206,7 @@ void SecondaryCore::frame(ConnectionId connection, const FrameHeader& header, Op
     case FrameType::hello_ok:
     case FrameType::hello_refused:
     case FrameType::ack:
+    case FrameType::data:
     case FrameType::lease_grant:
     case FrameType::lease_refused:
     case FrameType::epoch_ok:
@@ -277,7 +287,7 @@ void SecondaryCore::data(const FrameHeader& header, OpId id, Actions& out) {
   if (!disk_known || !inside || session_->phase == Phase::fresh) {
     drop(id, out);
     protocol_error(session_->phase == Phase::fresh ? "data came before the start of the resync"
-                                                   : "a write outside of the disk came",
+                                                   : "a range outside of the disk came",
                    out);
     return;
   }
@@ -285,8 +295,9 @@ void SecondaryCore::data(const FrameHeader& header, OpId id, Actions& out) {
   op.header = header;
   op.session_number = session_number_;
   ops_.emplace(id, op);
-  if (flush || locks_[header.disk].acquire(RangeLockId(id), header.offset, header.length,
-                                           RangeLockKind::exclusive))
+  const auto kind =
+      header.type == FrameType::read ? RangeLockKind::shared : RangeLockKind::exclusive;
+  if (flush || locks_[header.disk].acquire(RangeLockId(id), header.offset, header.length, kind))
     run(id, out);
 }
 
@@ -294,7 +305,9 @@ void SecondaryCore::run(OpId id, Actions& out) {
   Op& op = ops_.at(id);
   op.running = true;
   ++in_flight_;
-  SecondaryAction a(op.header.type == FrameType::flush ? Kind::flush_disk : Kind::apply);
+  SecondaryAction a(op.header.type == FrameType::flush  ? Kind::flush_disk
+                    : op.header.type == FrameType::read ? Kind::read
+                                                        : Kind::apply);
   a.id = id;
   a.disk = op.header.disk;
   out.push_back(std::move(a));
@@ -324,7 +337,31 @@ void SecondaryCore::local_done(OpId id, int error, Actions& out) {
     out.back().frame.status = static_cast<std::uint32_t>(error);
     out.back().frame.disk = op.header.disk;
   }
-  if (!flush)
+  ended(id, op, out);
+}
+
+// A failed read is the owner's to judge: this replica has lost no write by it.
+void SecondaryCore::read_done(OpId id, int error, Actions& out) {
+  const auto it = ops_.find(id);
+  HAVM_ASSERT(it != ops_.end() && it->second.running, "a read ended that was not started");
+  const Op op = it->second;
+  HAVM_ASSERT(op.header.type == FrameType::read, "only a read has data");
+  ops_.erase(it);
+  --in_flight_;
+  if (session_ && op.session_number == session_number_) {
+    reply(FrameType::data, op.header.sequence, out);
+    SecondaryAction& answer = out.back();
+    answer.id = id;
+    answer.frame.status = static_cast<std::uint32_t>(error);
+    answer.frame.disk = op.header.disk;
+    answer.frame.offset = op.header.offset;
+    answer.frame.length = op.header.length;
+  }
+  ended(id, op, out);
+}
+
+void SecondaryCore::ended(OpId id, const Op& op, Actions& out) {
+  if (op.header.type != FrameType::flush)
     for (const RangeLockId next : locks_[op.header.disk].release(RangeLockId(id)))
       run(static_cast<OpId>(next.value), out);
   when_quiet(out);

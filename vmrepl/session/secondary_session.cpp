@@ -196,7 +196,7 @@ void SecondarySession::on_frame(ConnectionId id, const FrameHeader& header, Buff
   }
   OpId request = no_op;
   if (header.type == FrameType::write || header.type == FrameType::zero ||
-      header.type == FrameType::flush) {
+      header.type == FrameType::flush || header.type == FrameType::read) {
     request = new_request();
     in_flight_bytes_ += payload.size();
     requests_[request].header = header;
@@ -324,6 +324,7 @@ void SecondarySession::execute(SecondaryAction& action) {
     case SecondaryAction::Kind::persist:
       return callbacks_.persist();
     case SecondaryAction::Kind::send:
+      if (action.frame.type == FrameType::data) return send_data(action);
       if (const auto it = connections_.find(action.connection); it != connections_.end()) {
         if (action.frame.type == FrameType::lease_grant)
           it->second->send_urgent(action.frame);
@@ -343,6 +344,8 @@ void SecondarySession::execute(SecondaryAction& action) {
       return bye(action.connection, action.text);
     case SecondaryAction::Kind::apply:
       return apply(action.id);
+    case SecondaryAction::Kind::read:
+      return read(action.id);
     case SecondaryAction::Kind::drop:
       return free_request(action.id);
     case SecondaryAction::Kind::flush_disk:

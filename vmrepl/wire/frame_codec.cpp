@@ -19,7 +19,8 @@ constexpr std::uint16_t flag_resync = 4;
 constexpr std::uint16_t flags_known = flag_fua | flag_may_unmap | flag_resync;
 
 // json_or_none: an engine of protocol 1 sends and expects nothing.
-enum class Payload { none, json, json_or_none, data, ranges };
+// data_or_error: data where the status is 0.
+enum class Payload { none, json, json_or_none, data, ranges, data_range, data_or_error };
 
 // Nothing when the type is not known.
 std::optional<Payload> payload_of(std::uint16_t type) {
@@ -37,6 +38,10 @@ std::optional<Payload> payload_of(std::uint16_t type) {
       return Payload::data;
     case FrameType::sync_dirty:
       return Payload::ranges;
+    case FrameType::read:
+      return Payload::data_range;
+    case FrameType::data:
+      return Payload::data_or_error;
     case FrameType::zero:
     case FrameType::flush:
     case FrameType::ack:
@@ -51,7 +56,9 @@ std::optional<Payload> payload_of(std::uint16_t type) {
   return std::nullopt;
 }
 
-bool length_fits(Payload kind, std::uint32_t range_length, std::uint32_t payload_length) {
+bool length_fits(Payload kind, const FrameHeader& header, std::uint32_t payload_length) {
+  const std::uint32_t range_length = header.length;
+  const bool data_range = range_length > 0 && range_length <= payload_bytes_max;
   switch (kind) {
     case Payload::none:
       return payload_length == 0;
@@ -65,6 +72,10 @@ bool length_fits(Payload kind, std::uint32_t range_length, std::uint32_t payload
     case Payload::data:
       return payload_length > 0 && payload_length <= payload_bytes_max &&
              payload_length == range_length;
+    case Payload::data_range:
+      return payload_length == 0 && data_range;
+    case Payload::data_or_error:
+      return data_range && payload_length == (header.status == 0 ? range_length : 0);
   }
   return false;
 }
@@ -82,7 +93,7 @@ FrameHeaderBytes encode_header(const FrameHeader& header, std::span<const std::b
   const auto payload_length = static_cast<std::uint32_t>(payload.size());
   const auto type = static_cast<std::uint16_t>(header.type);
   const std::optional<Payload> kind = payload_of(type);
-  HAVM_ASSERT(kind && length_fits(*kind, header.length, payload_length),
+  HAVM_ASSERT(kind && length_fits(*kind, header, payload_length),
               "a frame must carry what its type carries");
 
   FrameHeaderBytes bytes{};
@@ -131,8 +142,7 @@ std::variant<FrameHeader, FrameFault> decode_header(std::span<const std::byte> b
   header.payload_length = load_be<std::uint32_t>(at + 48);
   header.payload_crc = load_be<std::uint32_t>(at + 52);
   header.status = load_be<std::uint32_t>(at + 56);
-  if (!length_fits(*kind, header.length, header.payload_length))
-    return FrameFault::impossible_length;
+  if (!length_fits(*kind, header, header.payload_length)) return FrameFault::impossible_length;
   if (header.payload_length == 0 && header.payload_crc != 0) return FrameFault::wrong_payload_crc;
   return header;
 }
@@ -177,8 +187,12 @@ const char* to_text(FrameType type) {
       return "zero";
     case FrameType::flush:
       return "flush";
+    case FrameType::read:
+      return "read";
     case FrameType::ack:
       return "ack";
+    case FrameType::data:
+      return "data";
     case FrameType::lease_request:
       return "lease_request";
     case FrameType::lease_grant:

@@ -32,6 +32,8 @@ constexpr std::size_t reason_bytes_max = 4096;
 // What the engine that said hello can do; its messages did not name a number before 2.
 constexpr std::uint64_t protocol_before_generations = 1;
 constexpr std::uint64_t protocol_generations = 2;
+constexpr std::uint64_t protocol_reads = 4;
+constexpr std::uint64_t protocol_present = protocol_reads;
 
 enum class SyncMode : std::uint8_t { partial, full, refuse };
 const char* to_text(SyncMode mode);
@@ -61,7 +63,7 @@ struct Hello : ReplicaHistory {
   std::chrono::milliseconds lease{0};
   std::vector<DiskIdentity> disks;
   std::string engine_version;
-  std::uint64_t protocol = protocol_generations;
+  std::uint64_t protocol = protocol_present;
   bool operator==(const Hello&) const = default;
 };
 
@@ -72,7 +74,7 @@ struct HelloOk : ReplicaHistory {
   Epoch promised_epoch;
   Epoch record_epoch;
   bool suspect = false;
-  std::uint64_t protocol = protocol_generations;
+  std::uint64_t protocol = protocol_present;
   bool operator==(const HelloOk&) const = default;
 };
 

@@ -100,6 +100,10 @@ std::vector<std::string> seeds() {
         header.fua = true;
         header.resync = true;
         break;
+      case FrameType::data:
+        payload = "some data";
+        header.offset = 4096;
+        break;
       case FrameType::zero:
         header.offset = 65536;
         header.may_unmap = true;
@@ -115,7 +119,7 @@ std::vector<std::string> seeds() {
         break;
     }
     header.length = static_cast<std::uint32_t>(payload.size());
-    if (header.type == FrameType::zero) header.length = 1U << 20;
+    if (header.type == FrameType::zero || header.type == FrameType::read) header.length = 1U << 20;
     const FrameHeaderBytes bytes = encode_header(header, bytes_of(payload));
     all.push_back(prefix + string_of(bytes) + payload);
   }

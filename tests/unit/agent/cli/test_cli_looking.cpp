@@ -56,6 +56,7 @@ TEST_F(CliLooking, ASlowPartnerIsToldWithItsNumbers) {
   json vm = example_vm("web1");
   vm["in_sync"] = {"a"};
   vm["sync"]["state"] = "alone";
+  vm["disks"][0]["repaired"] = 3;
   vm["sync"]["slow_partner"] = "slow partner: its answers take up to 3000 ms";
   json body;
   body["vms"] = {vm};
@@ -66,6 +67,7 @@ TEST_F(CliLooking, ASlowPartnerIsToldWithItsNumbers) {
   EXPECT_NE(outcome.out.find("Slow partner:   slow partner: its answers take up to 3000 ms\n"),
             std::string::npos)
       << outcome.out;
+  EXPECT_NE(outcome.out.find("), places repaired: 3"), std::string::npos) << outcome.out;
 }
 
 TEST_F(CliLooking, ListQuietHasNoHeader) {
