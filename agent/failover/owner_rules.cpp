@@ -213,6 +213,10 @@ Verdict serve(State& s) {
     return act("shrinking", "engine-shrink",
                "the register names this node alone: complete the held I/O",
                EngineShrink{s.reg->epoch});
+  if (e.failed)
+    return wait("held",
+                "a disk of this replica failed and no other one holds every completed "
+                "write: I/O is held; see dominfo");
   return serve_alone(s);
 }
 

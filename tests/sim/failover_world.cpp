@@ -102,6 +102,7 @@ EngineView FailoverWorld::engine_view(int n) const {
   v.in_sync = e.in_sync;
   v.grow_mark = e.grow_mark;
   v.suspect = e.suspect;
+  v.failed = e.failed;
   v.granted_at = mutation_ == Mutation::no_lease_wait ? TimePoint{} : e.granted_at;
   if (session_.up) v.session = session_.owner == n ? session_.state : SessionState::secondary;
   const bool owner = e.role == EngineRole::owner;
@@ -163,6 +164,7 @@ void FailoverWorld::boot(int n) {
   s.powered = true;
   s.engine.up = true;
   s.engine.suspect = true;
+  s.engine.failed = false;
   s.engine.started_at = s.engine.granted_at = now_;
   s.boot_at = now_;
   if (session_.up) close_session();  // rule 1: a session is bound to both boot ids
@@ -195,7 +197,17 @@ void FailoverWorld::restart_engine(int n) {
   if (session_.up) close_session();
   if (s.vm_exists) s.vm_io_error = true;
   s.engine.role = EngineRole::none;
+  s.engine.failed = false;
   s.engine.started_at = s.engine.granted_at = now_;
+}
+
+void FailoverWorld::fail_disk(int n) {
+  SimEngine& e = node(n).engine;
+  log(n, "DISK FAILED");
+  e.failed = true;
+  // A restart must not make it trusted again, where the partner holds everything.
+  if (e.in_sync == RecordedSet::both) e.state = ReplicaState::inconsistent;
+  if (session_.up && session_.owner != n) close_session();
 }
 
 void FailoverWorld::heal() {
@@ -205,6 +217,7 @@ void FailoverWorld::heal() {
   for (int n = 0; n < 2; ++n) {
     if (!node(n).powered) boot(n);
     if (!node(n).agent_up) start_agent(n);
+    if (node(n).engine.failed) restart_engine(n);
   }
 }
 
@@ -336,7 +349,7 @@ void FailoverWorld::guard(int n) {
 void FailoverWorld::guest(int n) {
   SimNode& s = node(n);
   SimEngine& e = s.engine;
-  if (!running(n) || e.role != EngineRole::owner) return;
+  if (!running(n) || e.role != EngineRole::owner || e.failed) return;
   const bool stream = session_.up && session_.owner == n && session_.heard_at == now_;
   const bool growing = e.grow_mark && mutation_ != Mutation::ack_alone_while_growing;
   const bool synced = session_.up && session_.owner == n && session_.state == SessionState::synced;
@@ -499,7 +512,7 @@ Completed FailoverWorld::execute_engine(int n, const Action& action) {
   }
   if (std::holds_alternative<EngineConnect>(action)) {
     if (session_.up || links_cut_ || !node(1 - n).powered || p.role == EngineRole::owner ||
-        e.epoch < p.promised_epoch || e.role != EngineRole::owner)
+        e.failed || p.failed || e.epoch < p.promised_epoch || e.role != EngineRole::owner)
       return failed(Lane::storage, "no session");
     if (now_ < session_.not_before) return failed(Lane::storage, "the partner was left");
     session_.up = true;
@@ -522,6 +535,7 @@ Completed FailoverWorld::execute_engine(int n, const Action& action) {
     return ok;
   }
   if (std::holds_alternative<EngineFlush>(action)) {
+    if (e.failed) return failed(Lane::storage, "the disk failed");
     e.durable = e.data;
     return ok;
   }
