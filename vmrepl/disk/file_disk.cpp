@@ -1,6 +1,7 @@
 #include "vmrepl/disk/file_disk.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstring>
 #include <utility>
@@ -8,8 +9,10 @@
 #include <boost/asio/post.hpp>
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 
 #include "vmrepl/base/assert.hpp"
 #include "vmrepl/base/buffer.hpp"
@@ -74,6 +77,7 @@ struct FileDisk::Image : std::enable_shared_from_this<Image> {
   bool can_punch = true;       // until the filesystem says otherwise
   bool can_zero_range = true;  // until the filesystem says otherwise
   int flush_error = 0;         // sticky: see guarantee 5 of the header
+  bool is_local = false;       // looking at it never waits for another machine or process
   bool had_name = false;
   TimePoint path_seen_at{};  // when another file was last looked for
   std::string trouble;       // sticky: see guarantee 6
@@ -86,6 +90,7 @@ struct FileDisk::Image : std::enable_shared_from_this<Image> {
   }
   // 0, or ESTALE once there is trouble.
   int check();
+  int look();
   int check_path(TimePoint now);
   int found(const std::string& what);
   void finish_later(Done done, int error);
@@ -114,7 +119,10 @@ int FileDisk::Image::found(const std::string& what) {
 
 int FileDisk::Image::check() {
   if (!trouble.empty()) return ESTALE;
-  if (block_device) return 0;
+  return is_local ? look() : 0;
+}
+
+int FileDisk::Image::look() {
   struct stat st {};
   if (::fstat(fd.get(), &st) != 0) return 0;  // whatever that is, the request itself will tell
   if (had_name && st.st_nlink == 0) return found("was deleted, or replaced, under the engine");
@@ -128,6 +136,7 @@ int FileDisk::Image::check() {
 // file: the next start of the engine would open that.
 int FileDisk::Image::check_path(TimePoint now) {
   if (!trouble.empty()) return ESTALE;
+  if (!is_local && !block_device) return 0;
   if (now - path_seen_at < std::chrono::seconds(1)) return 0;
   path_seen_at = now;
   if (block_device) {
@@ -170,8 +179,8 @@ void FileDisk::Image::advance(const std::shared_ptr<Transfer>& transfer, int res
   const auto moved = static_cast<std::uint64_t>(result);
   const std::uint64_t kept = direct ? round_down(moved, alignment_bytes) : moved;
   if (kept == 0) {
-    const int trouble_found = check();
-    return finish(*transfer, trouble_found != 0 ? trouble_found : EIO);
+    const int stale = block_device ? 0 : look();
+    return finish(*transfer, stale != 0 ? stale : EIO);
   }
   transfer->offset += kept;
   transfer->left -= kept;
@@ -316,6 +325,16 @@ std::uint32_t direct_alignment(const Opened& opened, std::uint64_t size) {
   return reaches_all && direct_read_works(opened.fd.get(), 4096, size) ? 4096 : 0;
 }
 
+bool is_on_local_filesystem(int fd) {
+  constexpr std::array<std::uint32_t, 8> local{
+      EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, BTRFS_SUPER_MAGIC,     F2FS_SUPER_MAGIC,
+      TMPFS_MAGIC,      RAMFS_MAGIC,     OVERLAYFS_SUPER_MAGIC, 0x2fc12fc1 /* ZFS */};
+  struct statfs fs {};
+  if (::fstatfs(fd, &fs) != 0) return false;
+  const auto type = static_cast<std::uint32_t>(fs.f_type);
+  return std::find(local.begin(), local.end(), type) != local.end();
+}
+
 void leave_direct(Opened& opened) {
   const int flags = ::fcntl(opened.fd.get(), F_GETFL);
   HAVM_ASSERT(flags >= 0 && ::fcntl(opened.fd.get(), F_SETFL, flags & ~O_DIRECT) == 0,
@@ -353,6 +372,7 @@ Result<std::unique_ptr<FileDisk>> FileDisk::open(std::shared_ptr<UringLoop> loop
   image->fd = std::move(opened.fd);
   struct stat st {};
   image->had_name = ::fstat(image->fd.get(), &st) == 0 && st.st_nlink != 0;
+  image->is_local = !opened.block_device && is_on_local_filesystem(image->fd.get());
   return std::unique_ptr<FileDisk>(new FileDisk(std::move(image)));
 }
 

@@ -15,7 +15,8 @@
 //     for good, from the first write, zeroing or flush on that could have noticed (a read: where
 //     it meets the end). Nothing is written then: it would make the missing part read as zeroes,
 //     or go to a file without a name. Another file under the path is looked for by flushes, once
-//     a second.
+//     a second. Only on file systems of this host, where looking waits for nobody (guarantee 5);
+//     on others, such as NFS and FUSE, only a read that meets the end notices.
 // Operations in flight when the disk is destroyed finish and call `done`; the descriptor and the
 // image lock stay until the last of them.
 #pragma once
