@@ -245,10 +245,10 @@ void PrimaryCore::finish_if_ready(OpId id, Actions& out) {
 void PrimaryCore::finish(OpId id, Actions& out) {
   Slot& s = slot(id);
   const DiskRequest r = s.request;
-  if (changes_data(r) && r.length != 0) note_arrival_done(disks_[r.disk], s.arrival);
+  const bool writes = changes_data(r) && r.length != 0;
+  if (writes) note_arrival_done(disks_[r.disk], s.arrival);
   s.stage = Stage::finished;
-  const bool counts = r.op == DiskOp::flush || (changes_data(r) && r.length != 0);
-  if (counts && generation_due_ && !streaming()) {
+  if (writes && generation_due_ && !streaming()) {
     generation_due_ = false;
     out.emplace_back(Kind::new_generation);
   }

@@ -21,7 +21,7 @@
 //      be, nor an error.
 //  P8. Intent before data: neither leg of a write is started before its extents are durable in the
 //      activity log.
-//  P9. The first write or flush that completes without the partner, while the partner may hold the
+//  P9. The first write that completes without the partner, while the partner may hold the
 //      present generation, completes only after a new generation is durable.
 //  P10. A full resync is asked for only after every bit is durably set, and the end of a resync
 //      only after it is durable that the partner may hold this generation.

@@ -143,7 +143,8 @@ void SecondaryCore::when_quiet(Actions& out) {
   }
   if (promising_ && promise_token_ == 0) {
     promise_token_ = next_token_++;
-    if (!session_) rest_since_ = session_number_;
+    // An owner's guest writes on, whatever has been flushed.
+    if (!session_ && !is_owner_) rest_since_ = session_number_;
     if (!holds(Rule::promise_flushes)) return all_flushed(promise_token_, 0, out);
     SecondaryAction a(Kind::flush_all);
     a.token = promise_token_;

@@ -90,7 +90,10 @@ class SecondaryCore {
   SecondaryCore(HelloContext context, ReplicaRecord& record, const ReplicaMarks& marks,
                 TimePoint started);
 
-  void set_owner(bool is_owner) { is_owner_ = is_owner; }
+  void set_owner(bool is_owner) {
+    is_owner_ = is_owner;
+    rest_since_.reset();
+  }
   // No session is accepted any more: no resync onto such a disk could come to an end.
   void set_broken(std::string why) { broken_ = std::move(why); }
 
@@ -168,7 +171,8 @@ class SecondaryCore {
   std::optional<Waiting> waiting_;   // accepted, until the old session's last operation ended
   std::optional<Epoch> promising_;   // not yet durable, binding all the same
   std::uint64_t promise_token_ = 0;  // 0: its flush has not been started
-  // That flush began with nothing open or running, after this session; a later one ends the rest.
+  // That flush began with nothing open or running, after this session; a later one, and any
+  // service, ends the rest.
   std::optional<std::uint64_t> rest_since_;
   std::uint64_t sync_end_token_ = 0;  // of the session's flush in progress
   std::uint64_t next_token_ = 1;

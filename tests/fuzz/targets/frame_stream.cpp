@@ -13,6 +13,7 @@
 #include "tests/fuzz/support/fuzz_target.hpp"
 #include "vmrepl/base/assert.hpp"
 #include "vmrepl/session/frame_connection.hpp"
+#include "vmrepl/transport/tcp_stream.hpp"
 
 namespace havm::fuzz {
 namespace {
@@ -68,8 +69,8 @@ class Pipe {
     writer_ = fds[0];
     Tcp::socket socket(io);
     socket.assign(Tcp::v4(), fds[1]);
-    connection_ =
-        std::make_shared<FrameConnection>(std::move(socket), std::chrono::milliseconds(1000));
+    connection_ = std::make_shared<FrameConnection>(
+        std::make_unique<TcpStream>(std::move(socket)), std::chrono::milliseconds(1000));
     FrameConnection::Handlers h;
     h.admit = admitted;
     h.on_frame = [this](const FrameHeader& header, Buffer payload) {

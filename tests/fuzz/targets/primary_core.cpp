@@ -1,5 +1,5 @@
 // PrimaryCore, driven by a guest, a disk that may fail and a partner that answers anything; every
-// decision is compared with the invariants P1 to P7.
+// decision is compared with the invariants P1 to P10.
 //
 // Input: events, each a byte and its arguments. What the driver promises the core is kept here too.
 #include "vmrepl/session/primary_core.hpp"
@@ -17,8 +17,10 @@ namespace {
 
 using Kind = PrimaryAction::Kind;
 
-constexpr std::uint64_t disk_bytes = 1U << 20;
+constexpr std::uint64_t extent = ActivityLogCore::extent_bytes;
+constexpr std::uint64_t disk_bytes = 5 * extent;
 constexpr std::uint16_t disk_count = 2;
+constexpr std::size_t log_slots = 4;  // fewer than there are extents
 constexpr OpId ops_max = 48;
 
 struct Op {
@@ -27,8 +29,10 @@ struct Op {
   std::uint64_t number = 0;  // order of arrival
   bool local_runs = false;
   bool local_ok = false;
-  bool sent = false;   // to the present or a lost session
-  bool acked = false;  // by the partner
+  bool sent = false;       // to the present or a lost session
+  bool acked = false;      // by the partner
+  bool fetched = false;    // a read that failed here, with the partner's data
+  bool repairing = false;  // which is being written to the own disk
 };
 
 struct Sent {
@@ -46,6 +50,12 @@ struct DiskState {
   std::vector<ByteRange> covered;    // acked, and covered by the partner flush in flight
 };
 
+// Four neighbours each around the borders of the extents.
+std::uint64_t some_offset(Input& in) {
+  const std::size_t slot = in.below(16);
+  return (slot / 4 + 1) * extent - 65536 + slot % 4 * 32768;
+}
+
 bool overlap(const DiskRequest& a, const DiskRequest& b) {
   return a.op != DiskOp::flush && b.op != DiskOp::flush && a.disk == b.disk &&
          a.offset < b.offset + b.length && b.offset < a.offset + a.length;
@@ -53,7 +63,7 @@ bool overlap(const DiskRequest& a, const DiskRequest& b) {
 
 class World {
  public:
-  World() { core_.open(epoch_); }
+  World() { core_.open(epoch_, generation_due_); }
   void step(Input& in);
   void finish();
 
@@ -65,18 +75,23 @@ class World {
   void answer(Input& in);
   void copy(Input& in);
   void role(Input& in);
+  void marks(Input& in);
+  void end_log();
   void end_local(OpId id, int error);
   void execute();
   void execute(const PrimaryAction& action);
   void launched(OpId id, bool leg_to_partner);
   void sent(const PrimaryAction& action);
   void completed(const PrimaryAction& action);
+  void check_logged(const Op& op) const;
   void check_flush(const Op& flush) const;
   void answered(const Sent& question, const FrameHeader& answer);
   void lost();
   [[nodiscard]] std::optional<OpId> free_id() const;
 
-  PrimaryCore core_{{disk_bytes, disk_bytes}};
+  ReplicaMarks marks_{
+      {DirtyBitmap(disk_bytes), DirtyBitmap(disk_bytes)}, ReplicaMarks::LogTable(log_slots), 1};
+  PrimaryCore core_{marks_};
   PrimaryCore::Actions actions_;
   Epoch epoch_{5};
   SessionId session_{7};
@@ -89,6 +104,11 @@ class World {
   bool released_ = false;  // by shrink or close, in this event
   bool resync_ = false;    // as the driver keeps it
   bool connected_ = false;
+  bool full_ = false;           // the session copies everything
+  bool generation_due_ = true;  // the partner may hold the present generation
+  bool save_wanted_ = false;
+  std::optional<LogTransaction> log_write_;                         // in flight
+  ReplicaMarks::LogTable log_ = ReplicaMarks::LogTable(log_slots);  // on disk
 };
 
 std::optional<OpId> World::free_id() const {
@@ -128,6 +148,9 @@ void World::step(Input& in) {
     case 11:
       role(in);
       break;
+    case 12:
+      marks(in);
+      break;
     default:
       answer(in);
       break;
@@ -144,7 +167,7 @@ void World::submit(Input& in) {
   op.what.op = kinds[in.below(std::size(kinds))];
   op.what.disk = static_cast<std::uint16_t>(in.below(disk_count));
   if (op.what.op != DiskOp::flush) {
-    op.what.offset = in.below(16) * 32768;
+    op.what.offset = some_offset(in);
     op.what.length = static_cast<std::uint32_t>(in.below(5)) * 16384;
   }
   const std::uint8_t flags = in.byte();
@@ -167,7 +190,9 @@ void World::end_local(OpId id, int error) {
   Op& op = ops_.at(id);
   op.local_runs = false;
   op.local_ok = error == 0;
-  if (op.is_copy)
+  if (std::exchange(op.repairing, false))
+    core_.written_back(id, error, actions_);
+  else if (op.is_copy)
     core_.copy_read(id, error, id % 2 == 0, actions_);
   else
     core_.local_done(id, error, actions_);
@@ -192,7 +217,9 @@ void World::session(Input& in) {
       if (!may_connect) return;
       session_ = session_.next();
       connected_ = true;
-      core_.session_opened(session_, actions_);
+      full_ = in.flag();
+      core_.partner_serves_reads(session_.value % 2 == 0);
+      core_.session_opened(session_, full_, actions_);
       return;
     case 2:
       connected_ = false;
@@ -217,7 +244,7 @@ void World::copy(Input& in) {
   op.is_copy = true;
   op.what.op = DiskOp::read;
   op.what.disk = static_cast<std::uint16_t>(in.below(disk_count));
-  op.what.offset = in.below(16) * 32768;
+  op.what.offset = some_offset(in);
   op.what.length = 32768;
   op.number = next_number_++;
   ops_[*id] = op;
@@ -231,7 +258,8 @@ void World::role(Input& in) {
     epoch_ = epoch_.next();
     for (DiskState& d : disks_)
       d.unflushed = d.covered = {};
-    core_.open(epoch_);
+    generation_due_ = in.flag();
+    core_.open(epoch_, generation_due_);
     return;
   }
   if (what < 3 && core_.can_grow()) {
@@ -254,10 +282,42 @@ void World::role(Input& in) {
   }
 }
 
+// The activity log and the bitmaps on disk, and what the partner says of its own.
+void World::marks(Input& in) {
+  switch (in.below(4)) {
+    case 0:
+      return end_log();
+    case 1:
+      if (!save_wanted_ || marks_.is_saving()) return;
+      save_wanted_ = false;
+      marks_.save_started();
+      return;
+    case 2:
+      if (!marks_.is_saving()) return;
+      marks_.save_done();
+      core_.marks_saved(actions_);
+      return;
+    default:
+      core_.partner_dirty(static_cast<std::uint16_t>(in.below(disk_count + 1)), some_offset(in),
+                          in.below(5) * 2 * extent, actions_);
+      return;
+  }
+}
+
+void World::end_log() {
+  if (!log_write_) return;
+  const LogTransaction t = *std::exchange(log_write_, std::nullopt);
+  for (const LogSlot& update : t.updates)
+    log_.at(update.slot) = update.extent;
+  core_.log_written(t.number, actions_);
+}
+
 // ---- the partner -----------------------------------------------------------------------------
 
 FrameType right_answer(FrameType question) {
   switch (question) {
+    case FrameType::read:
+      return FrameType::data;
     case FrameType::lease_request:
       return FrameType::lease_grant;
     case FrameType::epoch:
@@ -288,6 +348,11 @@ void World::answer(Input& in) {
     h.sequence = question->frame.sequence;
     h.type = right_answer(question->frame.type);
     if (odd < 4) h.status = EIO;
+    if (h.type == FrameType::data) {
+      h.disk = question->frame.disk;
+      h.offset = question->frame.offset;
+      h.length = odd == 5 ? 512 : question->frame.length;
+    }
     if (odd == 4 && h.type == FrameType::lease_grant) h.type = FrameType::lease_refused;
   } else {
     h.type = types[in.below(std::size(types))];
@@ -343,6 +408,20 @@ void World::execute(const PrimaryAction& action) {
       return;
     case Kind::send:
       return sent(action);
+    case Kind::take_data:
+      FUZZ_CHECK(ops_.at(action.id).what.op == DiskOp::read && !ops_.at(action.id).local_runs,
+                 "data is for a read whose own leg has ended (P11)");
+      ops_.at(action.id).fetched = true;
+      return;
+    case Kind::write_back:
+      FUZZ_CHECK(ops_.at(action.id).fetched, "what is written is the partner's data (P11)");
+      launched(action.id, false);
+      check_logged(ops_.at(action.id));
+      ops_.at(action.id).repairing = true;
+      return;
+    case Kind::repaired:
+      FUZZ_CHECK(action.error != 0, "what is repaired was bad");
+      return;
     case Kind::complete:
       return completed(action);
     case Kind::read_copy:
@@ -373,6 +452,20 @@ void World::execute(const PrimaryAction& action) {
     case Kind::drained:
       FUZZ_CHECK(core_.is_drained(), "drained is said when it is so");
       return;
+    case Kind::new_generation:
+      FUZZ_CHECK(generation_due_, "a generation begins only when one is due");
+      generation_due_ = false;
+      return;
+    case Kind::share_generation:
+      generation_due_ = true;
+      return;
+    case Kind::write_log:
+      FUZZ_CHECK(!log_write_, "one transaction of the log at a time");
+      log_write_ = action.transaction;
+      return;
+    case Kind::save_marks:
+      save_wanted_ = true;
+      return;
   }
 }
 
@@ -387,6 +480,16 @@ void World::launched(OpId id, bool leg_to_partner) {
     FUZZ_CHECK(!overlap(op.what, other.what), "conflicting requests go one at a time (P4)");
   }
   if (!leg_to_partner) op.local_runs = true;
+  if (changes) check_logged(op);
+}
+
+void World::check_logged(const Op& op) const {
+  const std::uint64_t end = op.what.offset + op.what.length;
+  for (std::uint64_t i = op.what.offset / extent; i * extent < end; ++i) {
+    const LogExtent wanted{op.what.disk, static_cast<std::uint32_t>(i)};
+    FUZZ_CHECK(std::ranges::find(log_, std::optional(wanted)) != log_.end(),
+               "no leg starts before its extents are durable in the log (P8)");
+  }
 }
 
 void World::sent(const PrimaryAction& action) {
@@ -394,11 +497,18 @@ void World::sent(const PrimaryAction& action) {
   FUZZ_CHECK(connected_ && h.session == session_, "frames go into the open session");
   for (const Sent& s : unanswered_)
     FUZZ_CHECK(s.frame.sequence < h.sequence, "sequences rise");
+  FUZZ_CHECK(h.type != FrameType::read || core_.state() == SessionState::synced ||
+                 core_.state() == SessionState::live,
+             "only a complete replica is read from (P11)");
   if (h.type == FrameType::flush) {
     disks_[h.disk].covered = std::exchange(disks_[h.disk].unflushed, {});
     for (const Sent& s : unanswered_)
       FUZZ_CHECK(s.frame.type != FrameType::flush || s.frame.disk != h.disk, "one flush at a time");
   }
+  if (h.type == FrameType::sync_begin)
+    FUZZ_CHECK(!full_ || marks_.is_saved(), "all bits are saved before a full resync (P10)");
+  if (h.type == FrameType::sync_end)
+    FUZZ_CHECK(generation_due_, "noted that the partner may hold the generation (P10)");
   if (action.id != no_op) {
     launched(action.id, true);
     Op& op = ops_.at(action.id);
@@ -426,6 +536,8 @@ void World::completed(const PrimaryAction& action) {
   FUZZ_CHECK(op.local_ok, "what completes is on the own disk (P1)");
   if (changes_data(op.what) && core_.partner_required())
     FUZZ_CHECK(op.acked, "what completes is on both replicas (P1)");
+  if (changes_data(op.what) && !op.acked && core_.state() == SessionState::none)
+    FUZZ_CHECK(!generation_due_, "a write alone completes in a generation of its own (P9)");
 }
 
 void World::check_flush(const Op& flush) const {
@@ -445,13 +557,13 @@ void World::lost() {
     DiskState& d = disks_[i];
     for (const auto* ranges : {&d.unflushed, &d.covered})
       for (const ByteRange& r : *ranges)
-        FUZZ_CHECK(!core_.is_open() || core_.dirty(i).any_in(r.offset, r.length),
+        FUZZ_CHECK(!core_.is_open() || marks_.dirty(i).any_in(r.offset, r.length),
                    "an ack is no durability (P6)");
     d.unflushed = d.covered = {};
   }
   for (auto& [id, op] : ops_) {
     if (core_.is_open() && op.sent && !op.is_copy)
-      FUZZ_CHECK(core_.dirty(op.what.disk).any_in(op.what.offset, op.what.length),
+      FUZZ_CHECK(marks_.dirty(op.what.disk).any_in(op.what.offset, op.what.length),
                  "what was in flight may be lacking (P6)");
     op.sent = op.acked = false;
   }
@@ -472,6 +584,7 @@ void World::finish() {
   }
   for (OpId id = 0; id < ops_max; ++id)
     if (ops_.contains(id) && ops_.at(id).local_runs) end_local(id, 0);
+  end_log();
   execute();
   FUZZ_CHECK(ops_.empty() && core_.is_drained(), "every request ends");
 }
@@ -494,21 +607,27 @@ std::vector<std::string> seeds() {
   const std::string flush = packed(0, 1) + packed(4, 1) + packed(0, 1) + packed(0, 1);
   const std::string local = packed(4, 1) + packed(0, 1) + packed(99, 1);
   const std::string flushed = packed(7, 1) + packed(0, 1) + packed(99, 1);
-  const std::string connect = packed(8, 1) + packed(0, 1);
+  const std::string connect = packed(8, 1) + packed(0, 1) + packed(0, 1);
+  const std::string connect_full = packed(8, 1) + packed(0, 1) + packed(1, 1);
+  const std::string save = packed(12, 1) + packed(1, 1) + packed(12, 1) + packed(2, 1);
   const std::string lose = packed(8, 1) + packed(2, 1);
   const std::string lease = packed(8, 1) + packed(3, 1);
-  const std::string answer = packed(12, 1) + packed(99, 1) + packed(0, 1);
+  const std::string logged = packed(12, 1) + packed(0, 1);
+  const std::string answer = packed(13, 1) + packed(99, 1) + packed(0, 1);
   const std::string copy = packed(9, 1) + packed(0, 1) + packed(0, 1) + packed(3, 1);
   const std::string end_resync = packed(9, 1) + packed(7, 1);
   const auto role = [](std::uint8_t what) { return packed(11, 1) + packed(what, 1); };
   const std::string synced = connect + answer + copy + local + answer + end_resync + answer;
   const std::string live = synced + role(0) + role(3) + answer;
   return {
-      write(0) + local + flush + flushed + connect + answer + write(1) + lose + local,
-      live + write(0, 1) + local + answer + write(2) + flush + local + answer + flushed + answer,
-      live + lease + answer + write(0) + write(0) + lose + local + role(6) + local,
-      live + role(5) + write(3) + role(6) + local + role(7) + packed(0, 1),
-      synced + packed(12, 1) + packed(255, 1) + packed(0, 1) + packed(~0ULL, 8)};
+      write(0) + logged + local + flush + flushed + connect + answer + write(1) + lose + local,
+      live + write(0, 1) + logged + local + answer + write(2) + flush + local + answer + flushed +
+          answer,
+      live + lease + answer + write(0) + logged + write(0) + lose + local + role(6) + local,
+      live + role(5) + write(3) + role(6) + logged + local + role(7) + packed(0, 1),
+      connect_full + save + answer + copy + local + answer + end_resync + answer,
+      write(0) + logged + write(8) + logged + local + local + write(12) + flushed + logged + local,
+      synced + packed(13, 1) + packed(255, 1) + packed(0, 1) + packed(~0ULL, 8)};
 }
 
 }  // namespace havm::fuzz

@@ -1,5 +1,5 @@
 // SecondaryCore, driven by an owner that says anything: hellos, frames and losses of connections
-// come from the input, and every decision is compared with the invariants S1 to S6.
+// come from the input, and every decision is compared with the invariants S1 to S7.
 //
 // Input: events, each a byte and its arguments. What the driver promises the core (one hello for
 // each connection, requests with ids of their own, one promise at a time) is kept here too.
@@ -33,6 +33,7 @@ Record first_record() {
   r.epoch = r.promised_epoch = Epoch(3);
   r.state = ReplicaState::outdated;
   r.boot_id = "boot-1";
+  r.generation = 7;
   return r;
 }
 
@@ -59,7 +60,8 @@ bool is_flush(const Request& r) {
 }
 
 bool overlap(const Request& a, const Request& b) {
-  return !is_flush(a) && !is_flush(b) && a.header.disk == b.header.disk &&
+  const bool both_read = a.header.type == FrameType::read && b.header.type == FrameType::read;
+  return !both_read && !is_flush(a) && !is_flush(b) && a.header.disk == b.header.disk &&
          a.header.offset < b.header.offset + b.header.length &&
          b.header.offset < a.header.offset + a.header.length;
 }
@@ -88,13 +90,19 @@ class World {
   void persist();
   Epoch some_epoch(Input& in);
   ConnectionId some_connection(Input& in);
+  [[nodiscard]] bool may_be_partial(const Hello& owner) const {
+    const std::uint64_t g = generation_before_;
+    return g != 0 && owner.dirty_known && (owner.generation == g || owner.base_generation == g);
+  }
   [[nodiscard]] bool anything_running() const {
     return std::ranges::any_of(requests_, [](const auto& r) { return r.second.running; });
   }
 
   ReplicaRecord record_{first_record(), "boot-1"};
   Record durable_ = record_.record();
-  SecondaryCore core_{context(), record_, from_ns(0)};
+  ReplicaMarks marks_{
+      {DirtyBitmap(disk_bytes), DirtyBitmap(disk_bytes / 2)}, ReplicaMarks::LogTable(4), 1};
+  SecondaryCore core_{context(), record_, marks_, from_ns(0)};
   SecondaryCore::Actions actions_;
   TimePoint now_ = from_ns(1);
 
@@ -105,6 +113,8 @@ class World {
   std::vector<std::uint64_t> flushes_;
   std::optional<ConnectionId> session_;  // whose hello was accepted last and is not gone
   Phase phase_ = Phase::fresh;
+  SyncBegin begin_;  // the last that came
+  std::uint64_t generation_before_ = 0;
   std::optional<Epoch> promising_;
   Epoch highest_promise_;
   bool owner_ = false;
@@ -184,7 +194,17 @@ void World::hello(Input& in) {
     case 4:
       h.epoch = Epoch(in.number(8));
       break;
+    case 5:
+      h.damaged = true;
+      break;
+    case 6:
+      h.lack_epoch = h.epoch;
+      break;
     default:
+      h.generation = in.below(4) * 7;
+      h.base_generation = in.below(3) * 7;
+      h.history = {h.base_generation};
+      h.dirty_known = in.flag();
       break;
   }
   const ConnectionId c = next_connection_++;
@@ -197,7 +217,7 @@ void World::frame(Input& in) {
   constexpr FrameType types[] = {FrameType::write, FrameType::write,         FrameType::zero,
                                  FrameType::flush, FrameType::sync_begin,    FrameType::sync_end,
                                  FrameType::epoch, FrameType::lease_request, FrameType::bye,
-                                 FrameType::ack,   FrameType::hello_ok};
+                                 FrameType::ack,   FrameType::hello_ok,      FrameType::read};
   // Mostly the session's own connection, right session and epoch, so that more than errors is seen.
   const std::uint8_t odd = in.byte();
   const ConnectionId c = session_ && odd < 240 ? *session_ : some_connection(in);
@@ -215,13 +235,22 @@ void World::frame(Input& in) {
   if (odd == 252) h.length = static_cast<std::uint32_t>(in.number(4));
   h.fua = odd % 4 == 1;
   OpId id = no_op;
-  if (h.type == FrameType::write || h.type == FrameType::zero || h.type == FrameType::flush) {
+  if (h.type == FrameType::write || h.type == FrameType::zero || h.type == FrameType::flush ||
+      h.type == FrameType::read) {
     if (requests_.size() >= requests_max) return;
     if (h.type == FrameType::write && h.length == 0) return;  // no header says that
+    if (h.type == FrameType::read && (h.length == 0 || h.length > payload_bytes_max)) return;
     id = next_request_++;
     requests_[id] = {c, h, false};
   }
-  core_.frame(c, h, id, now_, actions_);
+  SecondaryCore::Payload payload;
+  if (h.type == FrameType::sync_begin) {
+    begin_ = {odd % 2 == 0 ? SyncMode::full : SyncMode::partial, connections_.at(c).generation};
+    generation_before_ = record_.record().generation;
+    payload = begin_;
+  }
+  if (h.type == FrameType::sync_end) payload = SyncEnd{connections_.at(c).generation, {7}};
+  core_.frame(c, h, id, now_, actions_, payload);
 }
 
 void World::close(ConnectionId connection) {
@@ -274,8 +303,12 @@ void World::local_done(Input& in) {
 }
 
 void World::end_local(OpId id, int error) {
+  const bool is_read = requests_.at(id).header.type == FrameType::read;
   requests_.erase(id);
-  core_.local_done(id, error, actions_);
+  if (is_read)
+    core_.read_done(id, error, actions_);
+  else
+    core_.local_done(id, error, actions_);
 }
 
 void World::all_flushed(Input& in) {
@@ -297,7 +330,7 @@ void World::execute() {
   FUZZ_CHECK(core_.has_session() == session_.has_value(), "one session, the accepted one (S1)");
   FUZZ_CHECK(core_.is_quiet() == !anything_running(), "quiet is when nothing runs");
   FUZZ_CHECK(durable_ == record_.record(), "every change of the record is made durable");
-  FUZZ_CHECK(!(owner_ && session_), "an owner has no session (S6)");
+  FUZZ_CHECK(!(owner_ && session_), "an owner has no session (S7)");
 }
 
 void World::persist() {
@@ -322,6 +355,7 @@ void World::execute(const SecondaryAction& action) {
       FUZZ_CHECK(!action.text.empty(), "an end has a reason");
       return gone(action.connection);
     case Kind::apply:
+    case Kind::read:
     case Kind::flush_disk:
       return applied(action);
     case Kind::drop:
@@ -344,7 +378,15 @@ void World::execute(const SecondaryAction& action) {
       promising_.reset();
       return;
     case Kind::deposed:
-      FUZZ_CHECK(owner_ && action.epoch > record_.record().epoch, "a higher epoch deposes (S6)");
+      FUZZ_CHECK(owner_ && action.epoch > record_.record().epoch, "a higher epoch deposes (S7)");
+      return;
+    case Kind::send_dirty:
+      FUZZ_CHECK(session_ == action.connection && phase_ == Phase::fresh,
+                 "the own dirty set is told before the resync (S6)");
+      return;
+    case Kind::forget_dirty:
+      FUZZ_CHECK(durable_.state == ReplicaState::uptodate,
+                 "the own dirty set is kept until uptodate is durable (S6)");
       return;
     case Kind::session_changed:
     case Kind::replica_failed:
@@ -359,7 +401,7 @@ void World::accepted(ConnectionId connection) {
                  (!promising_ || epoch >= *promising_),
              "accepted at an epoch not below any promise, durably promised (S1)");
   FUZZ_CHECK(!anything_running(), "nothing of the old session is applied any more (S2)");
-  FUZZ_CHECK(!owner_, "an owner accepts no session (S6)");
+  FUZZ_CHECK(!owner_, "an owner accepts no session (S7)");
   session_ = connection;
   phase_ = Phase::fresh;
 }
@@ -372,7 +414,8 @@ void World::gone(ConnectionId connection) {
 void World::sent(const SecondaryAction& action) {
   FUZZ_CHECK(session_ == action.connection, "only the session is answered");
   const FrameHeader& h = action.frame;
-  (void)encode_header(h);  // it can be sent
+  const bool has_data = h.type == FrameType::data && h.status == 0;
+  (void)encode_header(h, std::vector<std::byte>(has_data ? h.length : 0));  // it can be sent
   FUZZ_CHECK(h.session == connections_.at(action.connection).session, "in its own session");
   switch (h.type) {
     case FrameType::lease_grant:
@@ -383,6 +426,8 @@ void World::sent(const SecondaryAction& action) {
     case FrameType::sync_begin_ok:
       FUZZ_CHECK(durable_.state == ReplicaState::inconsistent,
                  "durably inconsistent before a resync (S3)");
+      FUZZ_CHECK(begin_.mode == SyncMode::full || may_be_partial(connections_.at(*session_)),
+                 "a partial resync only when the owner's marks are kept against this one (S6)");
       phase_ = Phase::syncing;
       return;
     case FrameType::sync_end_ok:
@@ -391,6 +436,9 @@ void World::sent(const SecondaryAction& action) {
       return;
     case FrameType::epoch_ok:
       FUZZ_CHECK(phase_ == Phase::synced && durable_.epoch == h.epoch, "a new epoch is durable");
+      return;
+    case FrameType::data:
+      FUZZ_CHECK(phase_ == Phase::synced, "only a complete replica is read from (S4)");
       return;
     default:
       FUZZ_CHECK(h.type == FrameType::ack, "a secondary sends nothing else");
@@ -405,6 +453,9 @@ void World::applied(const SecondaryAction& action) {
   FUZZ_CHECK(session_ == r.connection, "nothing of a closed session is applied (S2)");
   FUZZ_CHECK(action.disk == r.header.disk && action.disk < disks().size(), "a disk that exists");
   FUZZ_CHECK((action.kind == Kind::flush_disk) == is_flush(r), "a flush is a flush");
+  FUZZ_CHECK((action.kind == Kind::read) == (r.header.type == FrameType::read), "a read is a read");
+  FUZZ_CHECK(action.kind != Kind::read || phase_ == Phase::synced,
+             "only a complete replica is read from (S4)");
   FUZZ_CHECK(phase_ == Phase::synced || durable_.state == ReplicaState::inconsistent,
              "durably inconsistent while it is overwritten (S3)");
   FUZZ_CHECK(phase_ != Phase::fresh, "no data before the start of a resync (S3)");
@@ -450,7 +501,8 @@ void one_input(Bytes input) {
 }
 
 std::vector<std::string> seeds() {
-  const std::string hello = packed(0, 1) + packed(1, 1) + packed(2, 1) + packed(9, 1);
+  const std::string hello = packed(0, 1) + packed(1, 1) + packed(2, 1) + packed(9, 1) +
+                            packed(1, 1) + packed(0, 1) + packed(1, 1);
   const auto frame = [](std::uint8_t type, std::uint8_t odd = 0) {
     return packed(10, 1) + packed(odd, 1) + packed(type, 1) + packed(5, 2) + packed(0, 1) +
            packed(16, 2) + packed(3, 1);

@@ -64,7 +64,7 @@ TEST_F(PromiseAtRestTest, APowerCutBetweenPromiseAndServiceLosesNothing) {
   ReplicaRecord returned = after_power_cut();
   EXPECT_FALSE(returned.suspect());
   returned.serve(Epoch(4));
-  EXPECT_FALSE(returned.record().may_lack);
+  EXPECT_EQ(returned.record().lack_epoch, Epoch());
 }
 
 TEST_F(PromiseAtRestTest, TheNextSessionEndsTheRestBeforeItIsAccepted) {
@@ -101,6 +101,34 @@ TEST_F(PromiseAtRestTest, ASessionThatCameAndWentDuringTheFlushIsNoRest) {
   core.closed(1, out);
   core.all_flushed(token, 0, out);
   EXPECT_EQ(record.record().promised_epoch, Epoch(5));
+  EXPECT_TRUE(after_power_cut().suspect());
+}
+
+TEST_F(PromiseAtRestTest, AnOwnerIsNeverAtRest) {
+  core.set_owner(true);
+  record.serve(Epoch(4));
+  promise(5);
+  EXPECT_FALSE(record.record().clean);
+  EXPECT_TRUE(after_power_cut().suspect());
+}
+
+TEST_F(PromiseAtRestTest, OneThatBecomesOwnerDuringTheFlushIsNoRest) {
+  core.promise(Epoch(4), out);
+  ASSERT_EQ(out.back().kind, SecondaryAction::Kind::flush_all);
+  const std::uint64_t token = out.back().token;
+  core.set_owner(true);
+  record.serve(Epoch(4));
+  core.all_flushed(token, 0, out);
+  EXPECT_TRUE(after_power_cut().suspect());
+}
+
+TEST_F(PromiseAtRestTest, OneThatEndsItsServiceDuringTheFlushIsNoRest) {
+  core.set_owner(true);
+  core.promise(Epoch(4), out);
+  ASSERT_EQ(out.back().kind, SecondaryAction::Kind::flush_all);
+  const std::uint64_t token = out.back().token;
+  core.set_owner(false);
+  core.all_flushed(token, 0, out);
   EXPECT_TRUE(after_power_cut().suspect());
 }
 
