@@ -63,6 +63,8 @@ std::string protection_lines(const json& vm) {
   out += key_value_line("In-sync set", joined_at(vm, "in_sync"));
   out += key_value_line("Sync", sync_detail(vm));
   if (field(vm, "verify").is_object()) out += key_value_line("Last verify", verify_detail(vm));
+  if (field(field(vm, "sync"), "slow_partner").is_string())
+    out += key_value_line("Slow partner", text_at(field(vm, "sync"), "slow_partner"));
   out += key_value_line("Ready", yes_because(true_at(vm, "ready"), field(vm, "ready_reason")));
   out += key_value_line("Redundant",
                         yes_because(true_at(protection, "protected"), field(protection, "reason")));
@@ -75,6 +77,7 @@ std::string protection_lines(const json& vm) {
   if (policy.is_object()) {
     out += key_value_line("Failover", text_at(field(policy, "failover"), "mode"));
     out += key_value_line("On peer loss", text_at(field(policy, "replication"), "on_peer_loss"));
+    out += key_value_line("Slow limit", text_at(field(policy, "replication"), "slow_partner"));
     out += key_value_line("Preferred node", text_at(policy, "preferred_node"));
     if (field(policy, "verify").is_object())
       out += key_value_line("Verify every", text_at(field(policy, "verify"), "every"));
@@ -83,6 +86,8 @@ std::string protection_lines(const json& vm) {
     std::string text = text_at(disk, "path") + " (" + text_at(disk, "format");
     if (const auto size = number_at(disk, "size_bytes")) text += ", " + bytes_text(*size);
     text += ")";
+    if (const auto repaired = number_at(disk, "repaired"); repaired && *repaired > 0)
+      text += ", places repaired: " + text_at(disk, "repaired");
     if (field(disk, "error").is_string()) text += ": " + text_at(disk, "error");
     out += key_value_line("Disk " + text_at(disk, "target"), text);
   }

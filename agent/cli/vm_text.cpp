@@ -23,6 +23,9 @@ Cell sync_cell(const json& vm) {
   if (!true_at(vm, "protected")) return "-";
   const std::string state = text_at(field(vm, "sync"), "state");
   if (has_mismatch(vm)) return {state + ", mismatch", Colour::bad};
+  if (field(field(vm, "sync"), "slow_partner").is_string() &&
+      (state == "in-sync" || state == "alone"))
+    return {state + ", slow partner", state == "alone" ? Colour::bad : Colour::warning};
   if (state == "in-sync") return {state, Colour::good};
   if (state == "resyncing") {
     const auto percent = sync_percent(vm);

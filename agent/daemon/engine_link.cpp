@@ -1,6 +1,7 @@
 #include "agent/daemon/engine_link.hpp"
 
 #include <algorithm>
+#include <cstdint>
 #include <map>
 
 #include <boost/asio/as_tuple.hpp>
@@ -34,6 +35,16 @@ bool any_disk_failed(const nlohmann::json& status) {
   const auto& disks = status.at("disks");
   return std::any_of(disks.begin(), disks.end(),
                      [](const auto& d) { return d.contains("error") && !d["error"].is_null(); });
+}
+
+// Absent in the status of an older engine, and null without the owner role.
+void read_slow_partner(const nlohmann::json& session, EngineView& view) {
+  const auto slow = session.find("slow");
+  if (slow == session.end() || slow->is_null()) return;
+  view.partner_slow = slow->at("is_slow").get<bool>();
+  view.partner_left = slow->at("backoff_ms").get<std::int64_t>() > 0;
+  const auto& reason = slow->at("reason");
+  if (reason.is_string()) view.slow_reason = reason.get<std::string>();
 }
 
 TimePoint granted_at(const nlohmann::json& status, TimePoint received) {
@@ -74,6 +85,7 @@ Result<EngineView> parse_engine_status(const nlohmann::json& status, TimePoint r
     v.grow_mark = record.at("grow_mark").get<bool>();
     v.suspect = record.at("suspect").get<bool>();
     v.failed = any_disk_failed(status);
+    read_slow_partner(status.at("session"), v);
     v.granted_at = granted_at(status, received);
     return v;
   } catch (const nlohmann::json::exception& e) {

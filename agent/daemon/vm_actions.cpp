@@ -138,6 +138,9 @@ asio::awaitable<Completed> VmActions::run(EngineServe a) {
 asio::awaitable<Completed> VmActions::run(EngineConnect) {
   return engine("connect", nullptr);
 }
+asio::awaitable<Completed> VmActions::run(EngineLeaveSlowPartner) {
+  return engine("leave-slow-partner", nullptr);
+}
 asio::awaitable<Completed> VmActions::run(EngineFlush) {
   return engine("flush", nullptr);
 }

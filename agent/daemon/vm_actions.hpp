@@ -31,6 +31,7 @@ class VmActions {
   boost::asio::awaitable<Completed> run(EnginePromise action);
   boost::asio::awaitable<Completed> run(EngineServe action);
   boost::asio::awaitable<Completed> run(EngineConnect action);
+  boost::asio::awaitable<Completed> run(EngineLeaveSlowPartner action);
   boost::asio::awaitable<Completed> run(EngineFlush action);
   boost::asio::awaitable<Completed> run(EngineShrink action);
   boost::asio::awaitable<Completed> run(EngineGrowPrepare action);

@@ -42,6 +42,9 @@ nlohmann::json sync_object(const State& s, const nlohmann::json& status) {
   sync["done_bytes"] = nullptr;
   sync["total_bytes"] = nullptr;
   sync["rate_bytes_per_s"] = nullptr;
+  sync["slow_partner"] = nullptr;
+  if (s.engine && (s.engine->partner_slow || s.engine->partner_left))
+    sync["slow_partner"] = s.engine->slow_reason;
   if (status.is_object() && status.contains("sync") && status["sync"].is_object()) {
     for (const char* key : {"done_bytes", "total_bytes", "rate_bytes_per_s"})
       if (status["sync"].contains(key)) sync[key] = status["sync"][key];
@@ -57,6 +60,9 @@ struct Judgement {
 Judgement protection(const State& s, const std::string& partner) {
   if (!s.reg) return {false, "the register has not been read yet"};
   if (!s.engine) return {false, "the engine of this node does not answer"};
+  if (s.engine->partner_left && s.reg->owned() && !s.reg->both())
+    return {false, "degraded because node " + partner + " is too slow (" + s.engine->slow_reason +
+                       "): only " + s.config.self + " holds every completed write"};
   if (!s.reg->both())
     return {false, "only " + std::string(s.reg->owned() ? s.config.self : partner) +
                        " holds every completed write"};
@@ -93,10 +99,13 @@ nlohmann::json disks_list(const VmUnit& unit) {
     one["format"] = d.format;
     one["size_bytes"] = d.size_bytes;
     one["error"] = nullptr;
+    one["repaired"] = nullptr;
     const auto& status = unit.engine_status();
     if (status.is_object() && status.contains("disks"))
       for (const auto& e : status["disks"])
-        if (e.value("name", "") == d.target && e.contains("error")) one["error"] = e["error"];
+        if (e.value("name", "") == d.target)
+          for (const char* key : {"error", "repaired"})
+            if (e.contains(key)) one[key] = e[key];
     disks.push_back(std::move(one));
   }
   return disks;

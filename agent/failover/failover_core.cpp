@@ -102,6 +102,7 @@ const char* name_of(const Action& action) {
                [](const EnginePromise&) { return "engine-promise"; },
                [](const EngineServe&) { return "engine-serve"; },
                [](const EngineConnect&) { return "engine-connect"; },
+               [](const EngineLeaveSlowPartner&) { return "engine-leave-slow-partner"; },
                [](const EngineFlush&) { return "engine-flush"; },
                [](const EngineShrink&) { return "engine-shrink"; },
                [](const EngineGrowPrepare&) { return "engine-grow-prepare"; },

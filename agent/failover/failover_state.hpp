@@ -56,6 +56,7 @@ struct State {
   bool partner_seen = false;    // heard at least once since this agent started
   bool partner_silent = false;  // silent long enough to be lost
   TimePoint partner_silent_at{};
+  TimePoint partner_slow_at{};  // since when, while engine->partner_slow
   std::optional<PartnerReport> partner;
 
   std::optional<TimePoint> lease_sent;  // newest grant held, counted from its request

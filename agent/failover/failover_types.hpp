@@ -43,8 +43,11 @@ struct EngineView {
   bool grow_mark = false;
   bool suspect = false;
   SessionState session = SessionState::none;
-  bool failed = false;     // a disk of this replica failed
-  TimePoint granted_at{};  // latest lease this engine may have granted to the partner
+  bool failed = false;        // a disk of this replica failed
+  bool partner_slow = false;  // it answers too slowly now, see vmrepl/session/slow_partner_core.hpp
+  bool partner_left = false;  // for that, and it is not tried again yet
+  std::string slow_reason;    // of either; empty: never
+  TimePoint granted_at{};     // latest lease this engine may have granted to the partner
   bool operator==(const EngineView&) const = default;
 };
 
@@ -90,6 +93,7 @@ struct EngineServe {
   Epoch epoch;
 };
 struct EngineConnect {};
+struct EngineLeaveSlowPartner {};  // ends the session; what was required of the partner is held
 struct EngineFlush {};
 struct EngineShrink {
   Epoch epoch;
@@ -122,9 +126,9 @@ struct KillVm {};      // SIGKILL by pidfd, confirmed
 struct ShutdownVm {};  // asks the guest
 
 using Action = std::variant<ReadRegister, CompareAndSwap, EnginePromise, EngineServe, EngineConnect,
-                            EngineFlush, EngineShrink, EngineGrowPrepare, EngineGrowCommit,
-                            EngineStandBy, RequireLease, PersistStopped, AskTakeover, StartVm,
-                            ResumeVm, PauseVm, KillVm, ShutdownVm>;
+                            EngineLeaveSlowPartner, EngineFlush, EngineShrink, EngineGrowPrepare,
+                            EngineGrowCommit, EngineStandBy, RequireLease, PersistStopped,
+                            AskTakeover, StartVm, ResumeVm, PauseVm, KillVm, ShutdownVm>;
 
 Lane lane_of(const Action& action);
 const char* name_of(const Action& action);

@@ -170,6 +170,10 @@ void on(State& s, const EngineChanged& e, Notes& notes) {
     s.want_read = true;
     note(notes, "session-lost", "the replication session ended while both replicas were in sync");
   }
+  if (e.view && e.view->partner_slow && !(s.engine && s.engine->partner_slow)) {
+    s.partner_slow_at = s.now;
+    note(notes, "partner-slow", s.config.partner + ": " + e.view->slow_reason);
+  }
   const bool was_synced = s.engine && s.engine->session == SessionState::synced;
   const bool is_synced = e.view && e.view->session == SessionState::synced;
   if (is_synced && !was_synced)

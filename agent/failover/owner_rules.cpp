@@ -128,12 +128,26 @@ Verdict become_alone(State& s) {
   if (s.config.freeze_alone && !s.partner_alive)
     return wait("held",
                 "the partner is lost and the policy says freeze: I/O is held until it returns");
+  const std::string why =
+      s.engine->partner_left ? "the slow partner was left" : "the partner is lost";
   if (!s.flushed_for_shrink)
-    return act("shrinking", "flush",
-               "the partner is lost: make the own replica durable before being alone",
+    return act("shrinking", "flush", why + ": make the own replica durable before being alone",
                EngineFlush{});
-  return act("shrinking", "shrink-swap", "the partner is lost: take it out of the in-sync set",
-             to_alone(s));
+  return act("shrinking", "shrink-swap", why + ": take it out of the in-sync set", to_alone(s));
+}
+
+// The stream is up, but the guest waits too long for it. Leaving the partner holds all I/O until
+// the arbiter has taken it out, so the arbiter must have answered since it is slow.
+Verdict slow_partner(State& s) {
+  const std::string why = s.config.partner + " is too slow (" + s.engine->slow_reason + ")";
+  if (s.config.freeze_alone)
+    return wait("protected", why + ", but the policy says that writes wait for it");
+  if (s.reg_read_at <= s.partner_slow_at) {
+    s.want_read = true;
+    return wait("protected", why + "; it is left when the arbiter answers");
+  }
+  return act("shrinking", "leave-slow-partner", why + ": go on without it",
+             EngineLeaveSlowPartner{});
 }
 
 Verdict grow(State& s) {
@@ -164,6 +178,9 @@ Verdict serve_alone(State& s) {
     return act("alone", "raise-epoch",
                s.config.partner + " has promised a later epoch: raise it before connecting",
                to_alone(s));
+  if (e.session == SessionState::connecting && e.partner_left)
+    return wait("alone", "degraded: " + s.config.partner + " was left because it is too slow (" +
+                             e.slow_reason + "); it is tried again later");
   if (e.session == SessionState::none)
     return act("alone", "connect", s.config.partner + " is there: bring its replica in sync",
                EngineConnect{});
@@ -192,12 +209,17 @@ Verdict serve(State& s) {
           "handing-over",
           "this node said that the VM is stopped at this epoch: take the hand-over up again");
     }
+    if (e.partner_slow) return slow_partner(s);
     return wait("protected", "both replicas hold every completed write");
   }
   if (e.epoch < s.reg->epoch)
     return act("shrinking", "engine-shrink",
                "the register names this node alone: complete the held I/O",
                EngineShrink{s.reg->epoch});
+  if (e.failed)
+    return wait("held",
+                "a disk of this replica failed and no other one holds every completed "
+                "write: I/O is held; see dominfo");
   return serve_alone(s);
 }
 

@@ -32,6 +32,26 @@ std::string period_text(std::chrono::milliseconds period) {
   return std::to_string(minutes) + "min";
 }
 
+std::string text_of_slow_partner(std::chrono::milliseconds limit) {
+  return limit.count() == 0 ? "off" : duration_text(limit);
+}
+
+bool read_slow_partner(const json& document, Policy& policy, Findings& findings) {
+  const std::string text = word(document, "replication", "slow_partner",
+                                text_of_slow_partner(policy.slow_partner).c_str());
+  policy.slow_partner = std::chrono::milliseconds(0);
+  if (text == "off") return true;
+  const auto limit = parse_duration(text);
+  if (limit && *limit >= Policy::slow_partner_min && *limit <= Policy::slow_partner_max) {
+    policy.slow_partner = *limit;
+    return true;
+  }
+  findings.add("/replication/slow_partner",
+               "is not \"off\" and not in " + duration_text(Policy::slow_partner_min) + ".." +
+                   duration_text(Policy::slow_partner_max) + "; found \"" + text + "\"");
+  return false;
+}
+
 }  // namespace
 
 std::optional<Policy> policy_from_json(const json& document, Findings& findings) {
@@ -48,6 +68,7 @@ std::optional<Policy> policy_from_json(const json& document, Findings& findings)
     policy.on_peer_loss = OnPeerLoss::freeze;
   if (word(document, "guest", "on_guest_shutdown", "stay-off") == "restart")
     policy.on_guest_shutdown = OnGuestShutdown::restart;
+  if (!read_slow_partner(document, policy, findings)) return std::nullopt;
   if (document.contains("preferred_node") && document.at("preferred_node").is_string())
     policy.preferred_node = document.at("preferred_node").get<std::string>();
   if (document.contains("verify"))
@@ -69,6 +90,7 @@ json policy_to_json(const Policy& policy) {
   document["version"] = Policy::version;
   document["failover"]["mode"] = text_of(policy.failover_mode);
   document["replication"]["on_peer_loss"] = text_of(policy.on_peer_loss);
+  document["replication"]["slow_partner"] = text_of_slow_partner(policy.slow_partner);
   document["guest"]["on_guest_shutdown"] = text_of(policy.on_guest_shutdown);
   document["preferred_node"] = policy.preferred_node ? json(*policy.preferred_node) : json(nullptr);
   if (policy.verify_every) document["verify"]["every"] = period_text(*policy.verify_every);

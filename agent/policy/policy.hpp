@@ -24,6 +24,10 @@ struct Policy {
   OnGuestShutdown on_guest_shutdown = OnGuestShutdown::stay_off;
   std::optional<std::string> preferred_node;
   std::optional<std::chrono::milliseconds> verify_every;  // nothing: only when asked
+  // A partner whose answers take longer, for a while, is left; zero: it is waited for ("off").
+  static constexpr std::chrono::milliseconds slow_partner_min{50};
+  static constexpr std::chrono::milliseconds slow_partner_max{20'000};
+  std::chrono::milliseconds slow_partner{2'000};
   bool operator==(const Policy&) const = default;
 };
 

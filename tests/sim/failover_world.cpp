@@ -102,8 +102,13 @@ EngineView FailoverWorld::engine_view(int n) const {
   v.in_sync = e.in_sync;
   v.grow_mark = e.grow_mark;
   v.suspect = e.suspect;
+  v.failed = e.failed;
   v.granted_at = mutation_ == Mutation::no_lease_wait ? TimePoint{} : e.granted_at;
   if (session_.up) v.session = session_.owner == n ? session_.state : SessionState::secondary;
+  const bool owner = e.role == EngineRole::owner;
+  v.partner_slow = owner && session_.up && session_.slow;
+  v.partner_left = owner && now_ < session_.not_before;
+  if (v.partner_slow || v.partner_left) v.slow_reason = "slow partner";
   return v;
 }
 
@@ -159,6 +164,7 @@ void FailoverWorld::boot(int n) {
   s.powered = true;
   s.engine.up = true;
   s.engine.suspect = true;
+  s.engine.failed = false;
   s.engine.started_at = s.engine.granted_at = now_;
   s.boot_at = now_;
   if (session_.up) close_session();  // rule 1: a session is bound to both boot ids
@@ -191,16 +197,27 @@ void FailoverWorld::restart_engine(int n) {
   if (session_.up) close_session();
   if (s.vm_exists) s.vm_io_error = true;
   s.engine.role = EngineRole::none;
+  s.engine.failed = false;
   s.engine.started_at = s.engine.granted_at = now_;
+}
+
+void FailoverWorld::fail_disk(int n) {
+  SimEngine& e = node(n).engine;
+  log(n, "DISK FAILED");
+  e.failed = true;
+  // A restart must not make it trusted again, where the partner holds everything.
+  if (e.in_sync == RecordedSet::both) e.state = ReplicaState::inconsistent;
+  if (session_.up && session_.owner != n) close_session();
 }
 
 void FailoverWorld::heal() {
   log(2, "ALL FAULTS HEALED");
-  links_cut_ = false;
+  links_cut_ = session_.slow = false;
   arbiter_cut_ = {};
   for (int n = 0; n < 2; ++n) {
     if (!node(n).powered) boot(n);
     if (!node(n).agent_up) start_agent(n);
+    if (node(n).engine.failed) restart_engine(n);
   }
 }
 
@@ -332,7 +349,7 @@ void FailoverWorld::guard(int n) {
 void FailoverWorld::guest(int n) {
   SimNode& s = node(n);
   SimEngine& e = s.engine;
-  if (!running(n) || e.role != EngineRole::owner) return;
+  if (!running(n) || e.role != EngineRole::owner || e.failed) return;
   const bool stream = session_.up && session_.owner == n && session_.heard_at == now_;
   const bool growing = e.grow_mark && mutation_ != Mutation::ack_alone_while_growing;
   const bool synced = session_.up && session_.owner == n && session_.state == SessionState::synced;
@@ -495,16 +512,30 @@ Completed FailoverWorld::execute_engine(int n, const Action& action) {
   }
   if (std::holds_alternative<EngineConnect>(action)) {
     if (session_.up || links_cut_ || !node(1 - n).powered || p.role == EngineRole::owner ||
-        e.epoch < p.promised_epoch || e.role != EngineRole::owner)
+        e.failed || p.failed || e.epoch < p.promised_epoch || e.role != EngineRole::owner)
       return failed(Lane::storage, "no session");
-    session_ = {true, n, e.epoch, SessionState::syncing, now_ + delay(3000), now_};
+    if (now_ < session_.not_before) return failed(Lane::storage, "the partner was left");
+    session_.up = true;
+    session_.owner = n;
+    session_.epoch = e.epoch;
+    session_.state = SessionState::syncing;
+    session_.synced_at = now_ + delay(3000);
+    session_.heard_at = now_;
     p.role = EngineRole::secondary;
     p.promised_epoch = e.epoch;
     p.state = ReplicaState::inconsistent;
     p.in_sync = RecordedSet::none;
     return ok;
   }
+  if (std::holds_alternative<EngineLeaveSlowPartner>(action)) {
+    if (!session_.up || !session_.slow || session_.owner != n)
+      return failed(Lane::storage, "the partner is not slow now");
+    session_.not_before = now_ + milliseconds(5000);
+    close_session();
+    return ok;
+  }
   if (std::holds_alternative<EngineFlush>(action)) {
+    if (e.failed) return failed(Lane::storage, "the disk failed");
     e.durable = e.data;
     return ok;
   }

@@ -29,6 +29,7 @@ struct SimEngine {
   RecordedSet in_sync = RecordedSet::none;
   bool grow_mark = false;
   bool suspect = false;
+  bool failed = false;  // a disk of it: nothing of the guest completes any more
   TimePoint started_at{};
   TimePoint granted_at{};
   long data = 0;     // number of the newest write this replica holds
@@ -42,6 +43,8 @@ struct SimSession {
   SessionState state = SessionState::none;  // as the owner sees it
   TimePoint synced_at{};
   TimePoint heard_at{};
+  bool slow = false;       // the partner answers, too slowly for the guest
+  TimePoint not_before{};  // a partner that was left is not tried again before
 };
 
 struct SimNode {
@@ -94,7 +97,9 @@ class FailoverWorld {
   void kill_agent(int node);
   void start_agent(int node);
   void restart_engine(int node);
+  void fail_disk(int node);
   void cut_links(bool cut) { links_cut_ = cut; }
+  void slow_partner(bool slow) { session_.slow = slow; }
   void cut_arbiter(int node, bool cut) { arbiter_cut_.at(static_cast<std::size_t>(node)) = cut; }
   void heal();
 

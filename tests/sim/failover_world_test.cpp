@@ -35,7 +35,7 @@ int pick(FailoverWorld& w, int n) {
 
 void one_fault(FailoverWorld& w) {
   const int n = pick(w, 2);
-  switch (pick(w, 8)) {
+  switch (pick(w, 9)) {
     case 0:
       return w.power_cut(n);
     case 1:
@@ -50,6 +50,8 @@ void one_fault(FailoverWorld& w) {
       return w.cut_arbiter(n, true);
     case 6:
       return w.cut_links(false);
+    case 7:
+      return w.slow_partner(true);
     default:
       return w.deliver(n, Requested{Wish::failover});
   }
@@ -138,6 +140,98 @@ TEST(FailoverWorld, A_cut_of_all_links_with_the_arbiter_seen_by_both_moves_nothi
   w.run_for(seconds(60));
   EXPECT_EQ(0, w.reg().owner) << w.timeline();
   EXPECT_TRUE(w.running(0)) << w.timeline();
+}
+
+// What completed is on the partner; the disk that failed holds nothing that counts any more.
+TEST(FailoverWorld, A_failed_disk_of_the_owner_moves_the_VM) {
+  for (std::uint64_t seed = 100; seed < 150; ++seed) {
+    FailoverWorld w(seed);
+    settle(w);
+    const bool arbiter_away_from_owner = seed % 2 == 0;
+    if (arbiter_away_from_owner) w.cut_arbiter(0, true);
+    w.run_for(milliseconds(50 + pick(w, 1000)));
+    w.fail_disk(0);
+    for (int i = 0; i < 200 && !w.running(1); ++i)
+      w.run_for(milliseconds(50));
+    ASSERT_TRUE(w.running(1)) << "seed " << seed << "\n" << w.timeline();
+    EXPECT_FALSE(w.node(0).vm_exists) << "seed " << seed << "\n" << w.timeline();
+    const long before = w.acked();
+    w.run_for(seconds(5));
+    EXPECT_GT(w.acked(), before) << "seed " << seed << "\n" << w.timeline();
+    settle(w);
+    ASSERT_TRUE(w.protected_and_running()) << "seed " << seed << "\n" << w.timeline();
+    EXPECT_EQ(1, w.reg().owner);
+  }
+}
+
+TEST(FailoverWorld, A_failed_disk_of_the_partner_costs_the_guest_no_more_than_a_pause) {
+  for (std::uint64_t seed = 100; seed < 150; ++seed) {
+    FailoverWorld w(seed);
+    settle(w);
+    w.fail_disk(1);
+    w.run_for(seconds(3));
+    const long before = w.acked();
+    w.run_for(seconds(5));
+    EXPECT_GT(w.acked(), before) << "seed " << seed << "\n" << w.timeline();
+    EXPECT_FALSE(w.reg().in_sync[1]) << w.timeline();
+    EXPECT_TRUE(w.running(0) && w.reg().owner == 0) << w.timeline();
+    settle(w);
+    ASSERT_TRUE(w.protected_and_running()) << "seed " << seed << "\n" << w.timeline();
+  }
+}
+
+// Nobody else holds what completed: nothing is failed, killed or told to be done.
+TEST(FailoverWorld, A_failed_disk_of_an_owner_alone_holds_the_guest) {
+  FailoverWorld w(16);
+  settle(w);
+  w.power_cut(1);
+  w.run_for(seconds(20));
+  ASSERT_TRUE(w.running(0)) << w.timeline();
+  w.fail_disk(0);
+  w.run_for(seconds(1));
+  const long before = w.acked();
+  w.run_for(seconds(30));
+  EXPECT_EQ(w.acked(), before) << w.timeline();
+  EXPECT_TRUE(w.node(0).vm_exists) << w.timeline();
+  EXPECT_EQ(w.node(0).core.phase, "held") << w.timeline();
+  w.restart_engine(0);
+  w.run_for(seconds(10));
+  EXPECT_GT(w.acked(), before) << w.timeline();
+  settle(w);
+  EXPECT_TRUE(w.protected_and_running()) << w.timeline();
+}
+
+TEST(FailoverWorld, A_slow_partner_is_left_and_comes_back) {
+  FailoverWorld w(14);
+  settle(w);
+  const long before = w.acked();
+  w.slow_partner(true);
+  w.run_for(seconds(3));
+  EXPECT_EQ(0, w.reg().owner) << w.timeline();
+  EXPECT_FALSE(w.reg().in_sync[1]) << w.timeline();
+  EXPECT_TRUE(w.running(0)) << w.timeline();
+  EXPECT_GT(w.acked(), before) << w.timeline();
+  settle(w);
+  EXPECT_TRUE(w.protected_and_running()) << w.timeline();
+}
+
+// Leaving it would hold all I/O until the arbiter is back: slow is better than nothing.
+TEST(FailoverWorld, A_slow_partner_is_waited_for_while_the_arbiter_is_away) {
+  FailoverWorld w(15);
+  settle(w);
+  const Epoch epoch = w.reg().epoch;
+  w.cut_arbiter(0, true);
+  w.run_for(seconds(2));
+  w.slow_partner(true);
+  w.run_for(seconds(10));
+  EXPECT_EQ(epoch, w.reg().epoch) << w.timeline();
+  EXPECT_TRUE(w.protected_and_running()) << w.timeline();
+  w.cut_arbiter(0, false);
+  w.run_for(seconds(3));
+  EXPECT_FALSE(w.reg().in_sync[1]) << w.timeline();
+  EXPECT_TRUE(w.running(0)) << w.timeline();
+  settle(w);
+  EXPECT_TRUE(w.protected_and_running()) << w.timeline();
 }
 
 TEST(FailoverWorld, Both_hosts_power_cycled_come_back) {

@@ -110,6 +110,10 @@ void SimEngine::execute(const PrimaryAction& action) {
   using Kind = PrimaryAction::Kind;
   burn("before an action of the owner");
   switch (action.kind) {
+    case Kind::take_data:
+    case Kind::write_back:
+    case Kind::repaired:
+      return world_.violate("a read failed, which none does in this world");
     case Kind::submit_local:
       return submit_local(action.id);
     case Kind::flush_local:
@@ -426,6 +430,8 @@ void SimEngine::execute(const SecondaryAction& action) {
       return end_command(true);
     case Kind::promise_failed:
       return end_command(false);
+    case Kind::read:
+      return world_.violate("the owner read, which it does only where a disk failed");
     case Kind::deposed:
       return primary_->freeze();
     case Kind::replica_failed:

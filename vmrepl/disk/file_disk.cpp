@@ -1,6 +1,7 @@
 #include "vmrepl/disk/file_disk.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstring>
 #include <utility>
@@ -8,11 +9,14 @@
 #include <boost/asio/post.hpp>
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 
 #include "vmrepl/base/assert.hpp"
 #include "vmrepl/base/buffer.hpp"
+#include "vmrepl/base/clock.hpp"
 #include "vmrepl/base/unique_fd.hpp"
 #include "vmrepl/disk/image_lock.hpp"
 
@@ -73,6 +77,10 @@ struct FileDisk::Image : std::enable_shared_from_this<Image> {
   bool can_punch = true;       // until the filesystem says otherwise
   bool can_zero_range = true;  // until the filesystem says otherwise
   int flush_error = 0;         // sticky: see guarantee 5 of the header
+  bool is_local = false;       // looking at it never waits for another machine or process
+  bool had_name = false;
+  TimePoint path_seen_at{};  // when another file was last looked for
+  std::string trouble;       // sticky: see guarantee 6
   Buffer zeroes;
 
   void check_range(std::uint64_t offset, std::uint64_t length) const;
@@ -80,6 +88,11 @@ struct FileDisk::Image : std::enable_shared_from_this<Image> {
   [[nodiscard]] bool needs_bounce(const std::byte* memory) const {
     return direct && reinterpret_cast<std::uintptr_t>(memory) % alignment_bytes != 0;
   }
+  // 0, or ESTALE once there is trouble.
+  int check();
+  int look();
+  int check_path(TimePoint now);
+  int found(const std::string& what);
   void finish_later(Done done, int error);
   void run(const std::shared_ptr<Transfer>& transfer);
   void advance(const std::shared_ptr<Transfer>& transfer, int result);
@@ -95,6 +108,49 @@ void FileDisk::Image::check_range(std::uint64_t offset, std::uint64_t length) co
               "disk requests must lie on the disk");
   HAVM_ASSERT(offset % alignment_bytes == 0 && length % alignment_bytes == 0,
               "disk requests must be aligned");
+}
+
+int FileDisk::Image::found(const std::string& what) {
+  trouble = "disk image " + path + " " + what +
+            "; nothing more is written to it, and what it holds is not trusted: let the partner "
+            "take over, then give this node a new image (runbook: A replica failed)";
+  return ESTALE;
+}
+
+int FileDisk::Image::check() {
+  if (!trouble.empty()) return ESTALE;
+  return is_local ? look() : 0;
+}
+
+int FileDisk::Image::look() {
+  struct stat st {};
+  if (::fstat(fd.get(), &st) != 0) return 0;  // whatever that is, the request itself will tell
+  if (had_name && st.st_nlink == 0) return found("was deleted, or replaced, under the engine");
+  if (static_cast<std::uint64_t>(st.st_size) < size_bytes)
+    return found("was cut to " + std::to_string(st.st_size) + " of " + std::to_string(size_bytes) +
+                 " bytes");
+  return 0;
+}
+
+// Not where a path leads elsewhere for a while (it is being moved), only where it leads to another
+// file: the next start of the engine would open that.
+int FileDisk::Image::check_path(TimePoint now) {
+  if (!trouble.empty()) return ESTALE;
+  if (!is_local && !block_device) return 0;
+  if (now - path_seen_at < std::chrono::seconds(1)) return 0;
+  path_seen_at = now;
+  if (block_device) {
+    std::uint64_t size = 0;
+    if (::ioctl(fd.get(), BLKGETSIZE64, &size) == 0 && size < size_bytes)
+      return found("has shrunk to " + std::to_string(size) + " of " + std::to_string(size_bytes) +
+                   " bytes");
+    return 0;
+  }
+  struct stat ours {};
+  struct stat there {};
+  if (::fstat(fd.get(), &ours) != 0 || ::stat(path.c_str(), &there) != 0) return 0;
+  if (ours.st_dev == there.st_dev && ours.st_ino == there.st_ino) return 0;
+  return found("is another file now than the one the engine has open");
 }
 
 void FileDisk::Image::finish_later(Done done, int error) {
@@ -122,7 +178,10 @@ void FileDisk::Image::advance(const std::shared_ptr<Transfer>& transfer, int res
   // that the file ends before its size: somebody cut it.
   const auto moved = static_cast<std::uint64_t>(result);
   const std::uint64_t kept = direct ? round_down(moved, alignment_bytes) : moved;
-  if (kept == 0) return finish(*transfer, EIO);
+  if (kept == 0) {
+    const int stale = block_device ? 0 : look();
+    return finish(*transfer, stale != 0 ? stale : EIO);
+  }
   transfer->offset += kept;
   transfer->left -= kept;
   if (!transfer->repeats_data) transfer->data += kept;
@@ -179,6 +238,9 @@ void FileDisk::Image::write_zeroes(std::uint64_t offset, std::uint64_t length, D
 }
 
 void FileDisk::Image::flush(Done done) {
+  int stale = check();
+  if (stale == 0) stale = check_path(BootClock::now());
+  if (stale != 0) return finish_later(std::move(done), stale);
   if (flush_error != 0 || !flush_reaches_the_medium)
     return finish_later(std::move(done), flush_error);
   UringOperation op;
@@ -263,6 +325,16 @@ std::uint32_t direct_alignment(const Opened& opened, std::uint64_t size) {
   return reaches_all && direct_read_works(opened.fd.get(), 4096, size) ? 4096 : 0;
 }
 
+bool is_on_local_filesystem(int fd) {
+  constexpr std::array<std::uint32_t, 8> local{
+      EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, BTRFS_SUPER_MAGIC,     F2FS_SUPER_MAGIC,
+      TMPFS_MAGIC,      RAMFS_MAGIC,     OVERLAYFS_SUPER_MAGIC, 0x2fc12fc1 /* ZFS */};
+  struct statfs fs {};
+  if (::fstatfs(fd, &fs) != 0) return false;
+  const auto type = static_cast<std::uint32_t>(fs.f_type);
+  return std::find(local.begin(), local.end(), type) != local.end();
+}
+
 void leave_direct(Opened& opened) {
   const int flags = ::fcntl(opened.fd.get(), F_GETFL);
   HAVM_ASSERT(flags >= 0 && ::fcntl(opened.fd.get(), F_SETFL, flags & ~O_DIRECT) == 0,
@@ -282,7 +354,7 @@ Result<std::unique_ptr<FileDisk>> FileDisk::open(std::shared_ptr<UringLoop> loop
     return Error("disk image " + path + " has " + std::to_string(size) + " bytes, expected are " +
                      std::to_string(*options.expected_size_bytes) +
                      "; both replicas of a disk need the same size",
-                 EINVAL);
+                 size < *options.expected_size_bytes ? ESTALE : EINVAL);
   auto image = std::make_shared<Image>();
   image->alignment_bytes = 512;
   if (opened.direct) {
@@ -298,6 +370,9 @@ Result<std::unique_ptr<FileDisk>> FileDisk::open(std::shared_ptr<UringLoop> loop
   image->direct = opened.direct;
   image->block_device = opened.block_device;
   image->fd = std::move(opened.fd);
+  struct stat st {};
+  image->had_name = ::fstat(image->fd.get(), &st) == 0 && st.st_nlink != 0;
+  image->is_local = !opened.block_device && is_on_local_filesystem(image->fd.get());
   return std::unique_ptr<FileDisk>(new FileDisk(std::move(image)));
 }
 
@@ -315,6 +390,13 @@ bool FileDisk::direct() const {
 }
 const std::string& FileDisk::path() const {
   return image_->path;
+}
+std::string FileDisk::trouble() const {
+  if (!image_->trouble.empty() || image_->flush_error == 0) return image_->trouble;
+  return "a flush of disk image " + image_->path +
+         " failed: " + std::strerror(image_->flush_error) +
+         "; which of its data is lost is not known, so it is not used before the cause is removed "
+         "and the engine is started again";
 }
 
 void FileDisk::read(std::uint64_t offset, std::span<std::byte> into, Done done) {
@@ -336,7 +418,8 @@ void FileDisk::read(std::uint64_t offset, std::span<std::byte> into, Done done) 
 
 void FileDisk::write(std::uint64_t offset, std::span<const std::byte> from, bool fua, Done done) {
   image_->check_range(offset, from.size());
-  if (from.empty()) return image_->finish_later(std::move(done), 0);
+  const int stale = image_->check();
+  if (from.empty() || stale != 0) return image_->finish_later(std::move(done), stale);
   auto transfer = std::make_shared<Transfer>();
   transfer->kind = fua && flush_reaches_the_medium ? Kind::write_dsync : Kind::write;
   transfer->offset = offset;
@@ -353,7 +436,8 @@ void FileDisk::write(std::uint64_t offset, std::span<const std::byte> from, bool
 
 void FileDisk::zero(std::uint64_t offset, std::uint64_t length, bool may_unmap, Done done) {
   image_->check_range(offset, length);
-  if (length == 0) return image_->finish_later(std::move(done), 0);
+  const int stale = image_->check();
+  if (length == 0 || stale != 0) return image_->finish_later(std::move(done), stale);
   image_->zero(offset, length, may_unmap, std::move(done));
 }
 

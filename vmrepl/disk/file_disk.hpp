@@ -11,6 +11,12 @@
 //  5. A flush is an fdatasync inside the ring, not in the engine's thread: a disk that hangs must
 //     not silence the leases and answers of the engine. A failed flush or FUA write makes every
 //     later flush fail with the same error: the kernel reports lost pages only once.
+//  6. An image that is cut, deleted or replaced by another file while it is open fails with ESTALE,
+//     for good, from the first write, zeroing or flush on that could have noticed (a read: where
+//     it meets the end). Nothing is written then: it would make the missing part read as zeroes,
+//     or go to a file without a name. Another file under the path is looked for by flushes, once
+//     a second. Only on file systems of this host, where looking waits for nobody (guarantee 5);
+//     on others, such as NFS and FUSE, only a read that meets the end notices.
 // Operations in flight when the disk is destroyed finish and call `done`; the descriptor and the
 // image lock stay until the last of them.
 #pragma once
@@ -37,7 +43,7 @@ struct FileDiskOptions {
 class FileDisk final : public ReplicaDisk {
  public:
   // Blocking. Errors say which file and why: missing, not a file or block device, not permitted,
-  // another size than expected, not a multiple of 512 bytes, in use.
+  // another size than expected (smaller: ESTALE), not a multiple of 512 bytes, in use.
   static Result<std::unique_ptr<FileDisk>> open(std::shared_ptr<UringLoop> loop,
                                                 const std::string& path,
                                                 const FileDiskOptions& options = {});
@@ -50,6 +56,7 @@ class FileDisk final : public ReplicaDisk {
   [[nodiscard]] std::uint32_t alignment_bytes() const override;
   [[nodiscard]] bool direct() const;
   [[nodiscard]] const std::string& path() const;
+  [[nodiscard]] std::string trouble() const override;
 
   void read(std::uint64_t offset, std::span<std::byte> into, Done done) override;
   void write(std::uint64_t offset, std::span<const std::byte> from, bool fua, Done done) override;

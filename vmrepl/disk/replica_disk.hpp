@@ -17,6 +17,7 @@
 #include <cstdint>
 #include <functional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "vmrepl/base/result.hpp"
@@ -39,6 +40,11 @@ class ReplicaDisk {
   [[nodiscard]] virtual std::uint64_t size_bytes() const = 0;
   // 512 or 4096: what O_DIRECT needs here.
   [[nodiscard]] virtual std::uint32_t alignment_bytes() const = 0;
+
+  // Why no later flush can succeed while this disk is open: a flush has failed, or something
+  // happened to the image itself (what failed for that had ESTALE). One sentence with what to do;
+  // empty: nothing that is known of.
+  [[nodiscard]] virtual std::string trouble() const { return {}; }
 
   virtual void read(std::uint64_t offset, std::span<std::byte> into, Done done) = 0;
   // fua: durable before done(0).

@@ -1,5 +1,6 @@
 #include "vmrepl/session/engine.hpp"
 
+#include <cerrno>
 #include <cstdlib>
 #include <cstring>
 #include <random>
@@ -11,52 +12,16 @@
 #include "vmrepl/base/files.hpp"
 #include "vmrepl/base/spawn_supervised.hpp"
 #include "vmrepl/disk/open_disk.hpp"
+#include "vmrepl/session/replica_files.hpp"
 #include "vmrepl/transport/tls_context.hpp"
 
 namespace havm {
-namespace {
-
-Result<void> check_identity(const EngineConfig& config, const Record& record) {
-  if (record.vm_id != config.vm_id || record.vm != config.vm || record.node != config.node)
-    return Error("record " + config.record_path + " is that of VM " + record.vm + " (" +
-                 record.vm_id + ") on node " + record.node + ", not of " + config.vm + " (" +
-                 config.vm_id + ") on " + config.node + "; check the configuration");
-  if (record.disks != config.disk_identities())
-    return Error("record " + config.record_path + " of VM " + config.vm +
-                 " lists other disks (name, order or size) than the configuration");
-  return success();
-}
-
-}  // namespace
-
-Result<void> create_record(const EngineConfig& config, ReplicaState state) {
-  BOOST_OUTCOME_TRY(const auto boot_id, read_boot_id());
-  boost::asio::io_context io;
-  BOOST_OUTCOME_TRY(const auto ring, UringLoop::create(io.get_executor()));
-  for (const ConfigDisk& disk : config.disks) {
-    BOOST_OUTCOME_TRY(open_replica_disk(ring, disk.path, disk.size_bytes));
-  }
-  Record first;
-  first.vm = config.vm;
-  first.vm_id = config.vm_id;
-  first.node = config.node;
-  first.disks = config.disk_identities();
-  first.state = state;
-  first.boot_id = boot_id;
-  first.clean = true;  // nothing was written through us yet
-  if (::access(config.record_path.c_str(), F_OK) == 0)
-    return Error("the record " + config.record_path + " exists already", EEXIST);
-  // The record last: it is what says that there is a replica.
-  BOOST_OUTCOME_TRY(MarksDriver::create(config.record_path, {first.vm_id, first.disks}));
-  BOOST_OUTCOME_TRY(RecordStore::create(config.record_path, first));
-  return success();
-}
 
 Result<std::unique_ptr<Engine>> Engine::start(boost::asio::io_context& io, EngineConfig config,
                                               std::function<void()> quit) {
   BOOST_OUTCOME_TRY(auto boot_id, read_boot_id());
   BOOST_OUTCOME_TRY(auto store, RecordStore::load(config.record_path));
-  BOOST_OUTCOME_TRY(check_identity(config, store.record()));
+  BOOST_OUTCOME_TRY(check_record(config, store.record()));
   std::unique_ptr<Engine> engine(
       new Engine(io, std::move(config), std::move(store), std::move(boot_id), std::move(quit)));
   BOOST_OUTCOME_TRY(engine->open_disks());
@@ -110,14 +75,38 @@ void Engine::tell_transport() const {
         config_.vm, usable.error().message);
 }
 
+// An image that was cut is no replica any more, also when somebody gives it its length back. Where
+// it may be the only complete one there is, that is for a person to judge.
+Error Engine::distrust(const ConfigDisk& disk, const Error& error) {
+  std::string text =
+      "VM " + config_.vm + " on " + config_.node + ", disk " + disk.name + ": " + error.message;
+  if (error.code == ESTALE && record_.record().in_sync != InSync::self) {
+    record_.lost_data();
+    persist();
+    text += "; this replica is marked as damaged: give the image its size again (truncate -s " +
+            std::to_string(disk.size_bytes) + "), and it is copied anew from the partner";
+  } else if (error.code == ESTALE) {
+    text += "; this is the only complete replica: restore the image before anything else";
+  }
+  return Error(text, error.code);
+}
+
 Result<void> Engine::open_disks() {
+  const auto same = check_images(config_.record_path, config_.images());
+  if (!same)
+    return Error("VM " + config_.vm + " on " + config_.node + ", " + same.error().message,
+                 same.error().code);
   BOOST_OUTCOME_TRY(ring_, UringLoop::create(io_.get_executor()));
   for (const ConfigDisk& disk : config_.disks) {
-    BOOST_OUTCOME_TRY(auto opened, open_replica_disk(ring_, disk.path, disk.size_bytes));
-    disks_.push_back(std::move(opened));
+    auto opened = open_replica_disk(ring_, disk.path, disk.size_bytes);
+    if (!opened) return distrust(disk, opened.error());
+    disks_.push_back(std::move(opened).value());
     disk_errors_.emplace_back();
+    repaired_.push_back(0);
   }
-  return success();
+  // Of a replica that was made before this was kept.
+  if (::access(image_identities_path(config_.record_path).c_str(), F_OK) == 0) return success();
+  return remember_images(config_.record_path, config_.images());
 }
 
 Result<void> Engine::open_marks() {
@@ -170,6 +159,14 @@ void Engine::make_sessions() {
   };
   p.verify_changed = [this] {
     control_.broadcast({{"event", "verify"}, {"verify", verify_json()}});
+  };
+  p.partner_slow = [this](bool is_slow, const std::string& reason) {
+    spdlog::warn("vm={} epoch={} {}{}", config_.vm, primary_->core().epoch().value,
+                 is_slow ? "" : "over: ", reason);
+    control_.broadcast({{"event", "partner-slow"}, {"slow", is_slow}, {"reason", reason}});
+  };
+  p.repaired = [this](std::uint16_t disk, std::uint64_t offset, std::uint32_t length, int error) {
+    repaired(disk, offset, length, error);
   };
   primary_ = std::make_unique<PrimarySession>(io_.get_executor(), config_, boot_id_, disks, record_,
                                               *marks_, std::move(p));
@@ -260,7 +257,9 @@ std::size_t Engine::clients() const {
 }
 
 void Engine::replica_failed(std::uint16_t disk, int error) {
-  disk_errors_[disk] = std::strerror(error);
+  const std::string trouble = disks_[disk]->trouble();
+  disk_errors_[disk] = trouble.empty() ? std::strerror(error) : trouble;
+  if (!trouble.empty()) secondary_->set_broken(trouble);
   // The partner holds every completed write and this replica perhaps not: a restart must not make
   // it trusted again. Alone it is the only copy there is.
   if (record_.record().in_sync == InSync::both) {
@@ -272,6 +271,20 @@ void Engine::replica_failed(std::uint16_t disk, int error) {
   control_.broadcast({{"event", "replica-failed"},
                       {"disk", config_.disks[disk].name},
                       {"error", disk_errors_[disk]}});
+}
+
+void Engine::repaired(std::uint16_t disk, std::uint64_t offset, std::uint32_t length, int error) {
+  ++repaired_[disk];
+  const std::string why = std::strerror(error);
+  spdlog::warn(
+      "vm={} disk={} {} bytes at {} could not be read ({}) and were written again with the "
+      "partner's data; look at the health of {}",
+      config_.vm, config_.disks[disk].name, length, offset, why, config_.disks[disk].path);
+  control_.broadcast({{"event", "repaired"},
+                      {"disk", config_.disks[disk].name},
+                      {"offset", offset},
+                      {"length", length},
+                      {"error", why}});
 }
 
 void Engine::secondary_changed() {
@@ -300,7 +313,21 @@ Engine::Json Engine::session_json() const {
   return {{"state", to_text(is_owner() ? primary_->state() : SessionState::none)},
           {"epoch", is_owner() ? primary_->core().epoch().value : 0},
           {"peer_boot_id", primary_->peer_boot_id()},
-          {"silent_ms", to_ms(primary_->silence(now))}};
+          {"silent_ms", to_ms(primary_->silence(now))},
+          {"slow", is_owner() ? slow_json() : Json()}};
+}
+
+Engine::Json Engine::slow_json() const {
+  const TimePoint now = BootClock::now();
+  const SlowPartnerCore& slow = primary_->slow_partner();
+  return {{"is_slow", slow.is_slow()},
+          {"reason", slow.reason().empty() ? Json() : Json(slow.reason())},
+          {"partner_ms", to_ms(slow.partner_latency(now))},
+          {"own_ms", to_ms(slow.own_latency(now))},
+          {"bad_ms", to_ms(slow.bad_time())},
+          {"limit_ms", slow.limits().limit.count()},
+          {"times_left", slow.times_left()},
+          {"backoff_ms", to_ms(slow.backoff_left(now))}};
 }
 
 Engine::Json Engine::sync_json() const {
@@ -324,6 +351,7 @@ Engine::Json Engine::status() const {
                      {"size", config_.disks[i].size_bytes},
                      {"path", config_.disks[i].path},
                      {"socket", config_.disks[i].nbd_socket},
+                     {"repaired", repaired_[i]},
                      {"error", disk_errors_[i].empty() ? Json() : Json(disk_errors_[i])}});
   return {
       {"vm", config_.vm},

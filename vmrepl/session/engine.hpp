@@ -37,10 +37,6 @@
 
 namespace havm {
 
-// `--create`: writes the first record (epoch 0) of a replica in this state. The disks must be there
-// and have their sizes; an existing record is not touched.
-Result<void> create_record(const EngineConfig& config, ReplicaState state);
-
 class Engine {
  public:
   // Opens everything and listens; role none. `quit` is called when the engine has ended in order.
@@ -61,6 +57,7 @@ class Engine {
   Engine(boost::asio::io_context& io, EngineConfig config, RecordStore store, std::string boot_id,
          std::function<void()> quit);
   Result<void> open_disks();
+  Error distrust(const ConfigDisk& disk, const Error& error);
   Result<void> open_marks();
   void tell_transport() const;
   void make_sessions();
@@ -81,6 +78,7 @@ class Engine {
   boost::asio::awaitable<Outcome> do_shrink(Json request);
   boost::asio::awaitable<Outcome> do_stand_by(Json request);
   boost::asio::awaitable<Outcome> do_quit(Json request);
+  boost::asio::awaitable<Outcome> do_leave_slow_partner(Json request);
   boost::asio::awaitable<Outcome> do_verify(Json request);  // engine_verify.cpp
   boost::asio::awaitable<Outcome> do_verify_cancel(Json request);
   // Only `known` arguments: a misspelt one must not be taken as absent.
@@ -106,12 +104,14 @@ class Engine {
   // Status and events.
   [[nodiscard]] Json status() const;
   [[nodiscard]] Json session_json() const;
+  [[nodiscard]] Json slow_json() const;
   [[nodiscard]] Json sync_json() const;
   [[nodiscard]] Json verify_json() const;  // null: none since the start
   [[nodiscard]] std::size_t clients() const;
   [[nodiscard]] bool is_owner() const { return primary_->core().is_open(); }
   void secondary_changed();
   void replica_failed(std::uint16_t disk, int error);
+  void repaired(std::uint16_t disk, std::uint64_t offset, std::uint32_t length, int error);
 
   boost::asio::io_context& io_;
   EngineConfig config_;
@@ -123,6 +123,7 @@ class Engine {
   std::shared_ptr<UringLoop> ring_;
   std::vector<std::unique_ptr<ReplicaDisk>> disks_;
   std::vector<std::string> disk_errors_;  // of each disk; empty: none
+  std::vector<std::uint64_t> repaired_;   // of each disk: ranges, since the start
   std::unique_ptr<MarksDriver> marks_;
   GuardClient guard_;
   std::unique_ptr<PrimarySession> primary_;

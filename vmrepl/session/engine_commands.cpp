@@ -42,7 +42,7 @@ Engine::Command Engine::find_command(const std::string& name) {
     const char* name;
     Command command;
   };
-  static constexpr std::array<Entry, 14> commands{{
+  static constexpr std::array<Entry, 15> commands{{
       {"status", &Engine::do_status},
       {"promise", &Engine::do_promise},
       {"serve", &Engine::do_serve},
@@ -55,6 +55,7 @@ Engine::Command Engine::find_command(const std::string& name) {
       {"shrink", &Engine::do_shrink},
       {"stand-by", &Engine::do_stand_by},
       {"quit", &Engine::do_quit},
+      {"leave-slow-partner", &Engine::do_leave_slow_partner},
       {"verify", &Engine::do_verify},
       {"verify-cancel", &Engine::do_verify_cancel},
   }};
@@ -182,6 +183,14 @@ awaitable<Engine::Outcome> Engine::do_disconnect(Json request) {
   if (primary_->core().partner_required())
     co_return refuse("the partner is in-sync; shrink before disconnecting it");
   primary_->disconnect("asked to disconnect");
+  co_return Json::object();
+}
+
+// While the in-sync set may be both this holds all I/O, as any loss of the session; shrink follows.
+awaitable<Engine::Outcome> Engine::do_leave_slow_partner(Json request) {
+  BOOST_OUTCOME_CO_TRY(check_arguments(request, {}));
+  BOOST_OUTCOME_CO_TRY(need_owner("leave-slow-partner"));
+  if (!primary_->leave_slow_partner()) co_return refuse("the partner is not slow now");
   co_return Json::object();
 }
 

@@ -87,6 +87,36 @@ Result<void> parse_timing(const Json& object, EngineConfig& config) {
   return success();
 }
 
+// An upper bound, so that no sum of them overflows; and the patience must be far below the timeouts
+// of guests.
+Result<void> parse_slow_partner(const Json& object, EngineConfig& config) {
+  using std::chrono::milliseconds;
+  const std::string where = "engine configuration, slow_partner";
+  if (!object.is_object()) return Error(where + ": is not an object");
+  BOOST_OUTCOME_TRY(
+      only_keys(object, {"limit_ms", "patience_ms", "probation_ms", "backoff_ms"}, where));
+  JsonFields fields(object, where);
+  const auto read = [&](const char* key, milliseconds& into) {
+    if (object.contains(key)) into = milliseconds(fields.number(key));
+  };
+  SlowPartnerLimits& limits = config.slow_partner;
+  read("limit_ms", limits.limit);
+  read("patience_ms", limits.patience);
+  read("probation_ms", limits.probation);
+  read("backoff_ms", limits.backoff);
+  BOOST_OUTCOME_TRY(fields.outcome());
+  if (limits.limit != milliseconds(0) &&
+      (limits.limit < milliseconds(50) || limits.limit > milliseconds(60'000)))
+    return Error(where + ": limit_ms is neither 0 (never slow) nor in 50..60000");
+  if (limits.patience < milliseconds(100) || limits.patience > milliseconds(60'000))
+    return Error(where + ": patience_ms is not in 100..60000");
+  if (limits.probation < milliseconds(0) || limits.probation > milliseconds(3'600'000))
+    return Error(where + ": probation_ms is not in 0..3600000");
+  if (limits.backoff < milliseconds(100) || limits.backoff > milliseconds(1'800'000))
+    return Error(where + ": backoff_ms is not in 100..1800000");
+  return success();
+}
+
 Result<void> parse_mode(const Json& value, EngineConfig& config) {
   const auto* text = value.get_ptr<const std::string*>();
   const bool octal =
@@ -137,6 +167,13 @@ std::vector<DiskIdentity> EngineConfig::disk_identities() const {
   return all;
 }
 
+std::vector<NamedImage> EngineConfig::images() const {
+  std::vector<NamedImage> all;
+  for (const ConfigDisk& d : disks)
+    all.push_back({d.name, d.path});
+  return all;
+}
+
 std::vector<std::uint64_t> EngineConfig::disk_sizes_bytes() const {
   std::vector<std::uint64_t> all;
   for (const ConfigDisk& d : disks)
@@ -147,11 +184,11 @@ std::vector<std::uint64_t> EngineConfig::disk_sizes_bytes() const {
 Result<EngineConfig> parse_engine_config(std::string_view json) {
   const std::string where = "engine configuration";
   BOOST_OUTCOME_TRY(const auto object, parse_json_object(json, where));
-  BOOST_OUTCOME_TRY(
-      only_keys(object,
-                {"version", "vm", "vm_id", "node", "partner", "disks", "record", "control_socket",
-                 "guard_socket", "listen", "partner_addresses", "timing", "nbd_socket_mode", "tls"},
-                where));
+  BOOST_OUTCOME_TRY(only_keys(object,
+                              {"version", "vm", "vm_id", "node", "partner", "disks", "record",
+                               "control_socket", "guard_socket", "listen", "partner_addresses",
+                               "timing", "slow_partner", "nbd_socket_mode", "tls"},
+                              where));
   JsonFields fields(object, where);
   EngineConfig config;
   const std::uint64_t version = fields.number("version");
@@ -178,6 +215,9 @@ Result<EngineConfig> parse_engine_config(std::string_view json) {
                     parse_endpoints(partner, where + ", partner_addresses"));
   if (object.contains("timing")) {
     BOOST_OUTCOME_TRY(parse_timing(object["timing"], config));
+  }
+  if (object.contains("slow_partner")) {
+    BOOST_OUTCOME_TRY(parse_slow_partner(object["slow_partner"], config));
   }
   if (object.contains("nbd_socket_mode")) {
     BOOST_OUTCOME_TRY(parse_mode(object["nbd_socket_mode"], config));

@@ -14,6 +14,8 @@
 
 #include "vmrepl/base/replica_types.hpp"
 #include "vmrepl/base/result.hpp"
+#include "vmrepl/disk/image_identity.hpp"
+#include "vmrepl/session/slow_partner_core.hpp"
 #include "vmrepl/transport/tls_files.hpp"
 
 namespace havm {
@@ -49,9 +51,11 @@ struct EngineConfig {
   std::chrono::milliseconds keepalive{250};
   std::chrono::milliseconds session_timeout{2000};
   std::chrono::milliseconds lease{6000};
+  SlowPartnerLimits slow_partner;
   mode_t nbd_socket_mode = 0600;
 
   [[nodiscard]] std::vector<DiskIdentity> disk_identities() const;
+  [[nodiscard]] std::vector<NamedImage> images() const;
   [[nodiscard]] std::vector<std::uint64_t> disk_sizes_bytes() const;
 };
 

@@ -13,6 +13,7 @@
 
 #include "vmrepl/disk/dump_metadata.hpp"
 #include "vmrepl/session/engine.hpp"
+#include "vmrepl/session/replica_files.hpp"
 
 namespace {
 
@@ -54,12 +55,17 @@ int main(int argc, char** argv) {
   CLI::App app("The replication engine of one VM, started and commanded by havmd.", "havm-repl");
   std::string config_path;
   std::string create;
+  std::string adopt;
   std::string level = "info";
   std::string dumped;
   auto* config_option =
       app.add_option("--config", config_path, "Configuration (JSON) of this VM's engine");
   app.add_option("--create", create, "Write the first record of a replica in this state, and end")
       ->check(CLI::IsMember({"uptodate", "inconsistent"}));
+  app.add_option("--adopt-images", adopt,
+                 "Take files that are not the ones this replica was made on for its images, and "
+                 "end: same (bit by bit what it held) or other (it is copied anew)")
+      ->check(CLI::IsMember({"same", "other"}));
   app.add_option("--dump-metadata", dumped,
                  "Print this record, activity log or dirty bitmap file, and end")
       ->excludes(config_option);
@@ -74,6 +80,11 @@ int main(int argc, char** argv) {
 
   auto config = havm::load_engine_config(config_path);
   if (!config) return fail(config.error());
+  if (!adopt.empty()) {
+    const auto adopted = havm::adopt_images(
+        config.value(), adopt == "same" ? havm::AdoptedImages::same : havm::AdoptedImages::other);
+    return adopted ? EXIT_SUCCESS : fail(adopted.error());
+  }
   if (create.empty()) return run(std::move(config).value());
   const auto state = havm::parse_replica_state(create);
   const auto created = havm::create_record(config.value(), *state);

@@ -16,6 +16,9 @@ namespace havm {
 struct PrimaryAction {
   enum class Kind : std::uint8_t {
     submit_local,  // do request `id` on the own replica, then local_done
+    take_data,     // the payload of the frame just given is the data of read `id`
+    write_back,    // the data of read `id` to the own replica, durably, then written_back
+    repaired,      // the range of `frame` on own `disk`, which had `error`, reads again
     flush_local,   // flush own `disk`, then local_flushed
     send,          // `frame`; a write's payload is the data of `id` (of a copy, at its offset)
     complete,      // request `id` with `error` (0, or ESHUTDOWN after close)

@@ -51,7 +51,7 @@ void PrimarySession::drop_session(const std::string& reason) {
 
 bool PrimarySession::may_connect() const {
   return wanted_ && core_.is_open() && !core_.partner_required() && !core_.failed() &&
-         !connection_ && core_.state() == SessionState::none;
+         !connection_ && core_.state() == SessionState::none && slow_.may_connect(BootClock::now());
 }
 
 awaitable<void> PrimarySession::connect_loop() {
@@ -145,6 +145,7 @@ bool PrimarySession::admit(const FrameHeader& header) const {
     case FrameType::bye:
       return true;
     case FrameType::ack:
+    case FrameType::data:
     case FrameType::hash_ok:
     case FrameType::lease_grant:
     case FrameType::lease_refused:
@@ -173,9 +174,13 @@ void PrimarySession::on_frame(const FrameHeader& header, const Buffer& payload) 
                  (bye ? bye.value().reason : bye.error().message));
   } else {
     const bool has_hashes = header.type == FrameType::hash_ok;
+    if (header.type == FrameType::ack || header.type == FrameType::data || has_hashes)
+      slow_.answered(header.sequence, BootClock::now());
+    received_ = &payload;
     core_.frame(header, actions_,
                 has_hashes ? decode_hashes(payload.span()) : std::vector<GrainHash>());
     pump();
+    received_ = nullptr;
   }
 }
 
@@ -188,8 +193,7 @@ void PrimarySession::on_hello_ok(const Buffer& payload) {
   // The world may have changed since the hello was sent: ask again rather than guess.
   if (ok.value().promised_epoch != core_.epoch() || !core_.is_open() || core_.partner_required())
     return drop_session("the partner accepted another epoch than the present one");
-  const SyncVerdict verdict =
-      decide_sync(summary_of(record_, true), summary_of(ok.value()), true);
+  const SyncVerdict verdict = decide_sync(summary_of(record_, true), summary_of(ok.value()), true);
   if (verdict.mode == SyncMode::refuse) {
     const bool is_new = verdict.reason != last_refusal_;
     last_refusal_ = verdict.reason;
@@ -203,6 +207,8 @@ void PrimarySession::on_hello_ok(const Buffer& payload) {
   spdlog::info("vm={} epoch={} session open with {} at {} (replica {}, suspect {}); {} resync: {}",
                config_.vm, core_.epoch().value, config_.partner, connection_->peer(),
                to_text(ok.value().state), ok.value().suspect, to_text(sync_mode_), verdict.reason);
+  core_.partner_serves_reads(peer_protocol_ >= protocol_reads);
+  slow_.session_opened(BootClock::now());
   core_.session_opened(session_, sync_mode_ == SyncMode::full, actions_);
   core_.lease_due(BootClock::now(), actions_);
   pump();
@@ -254,6 +260,7 @@ void PrimarySession::tick() {
   }
   core_.lease_due(now, actions_);
   pump();
+  judge_partner(now);
   if (resync_ && now - progress_at_ >= std::chrono::seconds(1)) note_progress(now);
   timer_.expires_after(config_.keepalive);
   timer_.async_wait([this](const boost::system::error_code& e) {

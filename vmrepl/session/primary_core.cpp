@@ -25,6 +25,10 @@ void PrimaryCore::open(Epoch epoch, bool generation_due) {
   generation_due_ = generation_due;
 }
 
+bool PrimaryCore::can_grow() const {
+  return open_ && !held() && phase_ == Phase::synced && !required_;
+}
+
 void PrimaryCore::grow_prepare() {
   HAVM_ASSERT(can_grow(), "grow prepared without a synced session");
   required_ = true;
@@ -66,9 +70,9 @@ void PrimaryCore::close(Actions& out) {
     drop_session(out);
     changed(SessionState::none, "this node is no longer owner", out);
   }
-  arrived_held_.clear();
-  granted_held_.clear();
-  finished_held_.clear();
+  held_.arrived.clear();
+  held_.granted.clear();
+  held_.finished.clear();
   logging_.clear();
   for (Disk& d : disks_) {
     d.flush_waiting.clear();
@@ -93,7 +97,7 @@ void PrimaryCore::drop_request(OpId id, Actions& out) {
   // Whoever waits for this range is dropped too, so what the lock grants here is of no interest.
   RangeLock& lock = disks_[r.disk].lock;
   if (lock.contains(RangeLockId(id))) (void)lock.release(RangeLockId(id));
-  if (!is_copy && changes_data(r) && r.length != 0) note_arrival_done(disks_[r.disk], s.arrival);
+  if (!is_copy && changes_data(r) && r.length != 0) disks_[r.disk].arrival_done(s.arrival);
   if (!is_copy) --guest_requests_;
   end_intent(id);
   free_slot(id);
@@ -137,7 +141,7 @@ void PrimaryCore::submit(OpId id, const DiskRequest& request, Actions& out) {
   if (changes_data(request) && request.length != 0) d.writes.push_back({s.arrival, false});
   s.stage = Stage::arrived;
   if (stopped()) {
-    arrived_held_.push_back(id);
+    held_.arrived.push_back(id);
     return;
   }
   start(id, out);
@@ -173,7 +177,7 @@ void PrimaryCore::granted(OpId id, Actions& out) {
   }
   if (stopped()) {
     s.stage = Stage::granted;
-    granted_held_.push_back(id);
+    held_.granted.push_back(id);
     return;
   }
   launch(id, out);
@@ -182,6 +186,7 @@ void PrimaryCore::granted(OpId id, Actions& out) {
 void PrimaryCore::launch(OpId id, Actions& out) {
   if (!announce(id, out)) return;
   Slot& s = slot(id);
+  if (s.rescue == Rescue::writing) return write_back(id, out);
   const DiskRequest& r = s.request;
   s.stage = Stage::running;
   if (r.op != DiskOp::read) {
@@ -220,6 +225,7 @@ void PrimaryCore::local_done(OpId id, int error, Actions& out) {
   }
   local_ended(out);
   if (error != 0) {
+    if (fetch(id, error, out)) return;
     s.stuck = true;
     fail(s.request.disk, error, out);
     return;
@@ -234,7 +240,7 @@ void PrimaryCore::finish_if_ready(OpId id, Actions& out) {
   if (stopped()) {
     if (s.stage == Stage::finished) return;
     s.stage = Stage::finished;
-    finished_held_.push_back(id);
+    held_.finished.push_back(id);
     return;
   }
   finish(id, out);
@@ -248,7 +254,7 @@ void PrimaryCore::finish(OpId id, Actions& out) {
   }
   const DiskRequest r = s.request;
   const bool writes = changes_data(r) && r.length != 0;
-  if (writes) note_arrival_done(disks_[r.disk], s.arrival);
+  if (writes) disks_[r.disk].arrival_done(s.arrival);
   s.stage = Stage::finished;
   if (writes && generation_due_ && !streaming()) {
     generation_due_ = false;
@@ -269,25 +275,25 @@ void PrimaryCore::release_lock(OpId id, Actions& out) {
     granted(static_cast<OpId>(next.value), out);
 }
 
-void PrimaryCore::note_arrival_done(Disk& disk, std::uint64_t arrival) {
-  const auto it = std::lower_bound(
-      disk.writes.begin(), disk.writes.end(), arrival,
-      [](const Disk::Arrival& a, std::uint64_t number) { return a.number < number; });
-  HAVM_ASSERT(it != disk.writes.end() && it->number == arrival && !it->done, "a write ended twice");
+void PrimaryDisk::arrival_done(std::uint64_t arrival) {
+  const auto it =
+      std::lower_bound(writes.begin(), writes.end(), arrival,
+                       [](const Arrival& a, std::uint64_t number) { return a.number < number; });
+  HAVM_ASSERT(it != writes.end() && it->number == arrival && !it->done, "a write ended twice");
   it->done = true;
-  while (!disk.writes.empty() && disk.writes.front().done)
-    disk.writes.pop_front();
+  while (!writes.empty() && writes.front().done)
+    writes.pop_front();
 }
 
 void PrimaryCore::release_held(Actions& out) {
   if (stopped()) return;
-  for (const OpId id : std::exchange(finished_held_, {}))
+  for (const OpId id : std::exchange(held_.finished, {}))
     finish(id, out);
-  for (const OpId id : std::exchange(granted_held_, {}))
+  for (const OpId id : std::exchange(held_.granted, {}))
     launch(id, out);
   for (std::uint16_t i = 0; i < disks_.size(); ++i)
     finish_round_if_ready(i, out);
-  for (const OpId id : std::exchange(arrived_held_, {}))
+  for (const OpId id : std::exchange(held_.arrived, {}))
     start(id, out);
   for (std::uint16_t i = 0; i < disks_.size(); ++i)
     try_flush(i, out);

@@ -16,20 +16,24 @@
 //  P6. The partner's ack is not durability: after a loss all that was in flight and all that no
 //      partner flush covered is dirty in the marks. A dirty bit is cleared only when the partner
 //      has flushed the copy that was made of it, or the data that was found equal there.
-//  P7. A failed local write, read or flush stops the data path for good (until close): the guest
-//      never sees success for what is not where it should be, nor an error.
+//  P7. A failed local write or flush, and a failed read that P11 does not make good, stops the data
+//      path for good (until close): the guest never sees success for what is not where it should
+//      be, nor an error.
 //  P8. Intent before data: neither leg of a write, nor the repair of a range, is started before its
 //      extents are durable in the activity log.
 //  P9. The first write that completes without the partner, while the partner may hold the
 //      present generation, completes only after a new generation is durable.
 //  P10. A full resync is asked for only after every bit is durably set, and the end of a resync
 //      only after it is durable that the partner may hold this generation.
+//  P11. A read that failed on the own replica is answered with the partner's data, only while the
+//      session is synced: then its replica is complete, and the range's lock, held throughout,
+//      keeps every write away from both. It completes after that data is durably on the own replica
+//      and was read back; as a write that is announced in the activity log first (P8).
 // Times are those given with the events. Offsets and lengths in bytes.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
-#include <deque>
 #include <string>
 #include <vector>
 
@@ -46,9 +50,7 @@ class PrimaryCore {
   using Actions = std::vector<PrimaryAction>;
   // Requests and copies present at once; the NBD servers and the resync window stay far below.
   static constexpr std::size_t requests_max = 1U << 20;
-  // Lease requests without an answer that are remembered.
-  static constexpr std::size_t leases_max = 64;
-
+  static constexpr std::size_t leases_max = 64;  // requests without an answer, remembered
   // Copies acked by the partner after which it is asked to flush, so that their bits are cleared.
   static constexpr std::uint64_t copy_flush_bytes = 64U << 20;
 
@@ -68,10 +70,13 @@ class PrimaryCore {
   void submit(OpId id, const DiskRequest& request, Actions& out);
   void local_done(OpId id, int error, Actions& out);
   void local_flushed(std::uint16_t disk, int error, Actions& out);
+  void written_back(OpId id, int error, Actions& out);
 
   // The session. Sequence 1 was the hello. Frames of an older session must not be passed in.
   // `full`: the dirty marks say nothing about this partner; everything is copied.
   void session_opened(SessionId session, bool full, Actions& out);
+  // Of the next session: its partner answers reads. Said before session_opened.
+  void partner_serves_reads(bool serves) { stream_.serves_reads = serves; }
   void session_lost(const std::string& reason, Actions& out);
   // `hashes`: what a hash_ok carries.
   void frame(const FrameHeader& header, Actions& out, const std::vector<GrainHash>& hashes = {});
@@ -111,9 +116,7 @@ class PrimaryCore {
     return frozen_ || failed_ || (required_ && phase_ == Phase::none);
   }
   [[nodiscard]] std::size_t held_requests() const { return held() ? guest_requests_ : 0; }
-  [[nodiscard]] bool can_grow() const {
-    return open_ && !held() && phase_ == Phase::synced && !required_;
-  }
+  [[nodiscard]] bool can_grow() const;
   // Guest requests that were submitted and not completed.
   [[nodiscard]] std::size_t guest_requests() const { return guest_requests_; }
   [[nodiscard]] const ReplicaMarks& marks() const { return marks_; }
@@ -138,7 +141,7 @@ class PrimaryCore {
   void make_room(Actions& out);
   void end_intent(OpId id);
   void launch(OpId id, Actions& out);
-  void start_copy(OpId id, const DiskRange& range, Actions& out);
+  void start_copy(OpId id, const DiskRange& range, RangeLockKind kind, Actions& out);
   void send_copy(OpId id, bool all_zero, Actions& out);
   void hashed(OpId id, const FrameHeader& header, const std::vector<GrainHash>& hashes,
               Actions& out);
@@ -153,11 +156,14 @@ class PrimaryCore {
   void finish_if_ready(OpId id, Actions& out);
   void finish(OpId id, Actions& out);
   void release_lock(OpId id, Actions& out);
-  static void note_arrival_done(Disk& disk, std::uint64_t arrival);
   void try_flush(std::uint16_t disk, Actions& out);
   void finish_round_if_ready(std::uint16_t disk, Actions& out);
   void release_held(Actions& out);
   void fail(std::uint16_t disk, int error, Actions& out);
+  bool fetch(OpId id, int error, Actions& out);
+  void fetched(OpId id, const FrameHeader& header, Actions& out);
+  void write_back(OpId id, Actions& out);
+  void give_up(OpId id, Actions& out);
   void acked(const FrameHeader& header, const Pending& pending, Actions& out);
   void answered(const FrameHeader& header, Actions& out);
   void drop_session(Actions& out);
@@ -174,17 +180,12 @@ class PrimaryCore {
   std::vector<Slot> slots_;
   RangeChecks checks_;
   std::vector<OpId> logging_;  // in order of their grants
-  std::deque<OpId> arrived_held_;
-  std::vector<OpId> granted_held_;
-  std::vector<OpId> finished_held_;
-  std::deque<Pending> pending_;  // of sequence first_pending_ and on
-  std::uint64_t first_pending_ = 1;
-  std::size_t leases_pending_ = 0;
+  PrimaryHeld held_;
   std::uint64_t next_arrival_ = 1;
   std::size_t guest_requests_ = 0;
   std::size_t local_in_flight_ = 0;
   Epoch epoch_;
-  SessionId session_;
+  PrimaryStream stream_;
   Phase phase_ = Phase::none;
   bool open_ = false;
   bool closing_ = false;
@@ -193,7 +194,6 @@ class PrimaryCore {
   bool frozen_ = false;
   bool failed_ = false;
   bool generation_due_ = false;  // P9
-  bool begin_unsaved_ = false;   // sync_begin waits for a save of the marks
 };
 
 }  // namespace havm

@@ -12,7 +12,8 @@ using Kind = PrimaryAction::Kind;
 // True: the request may be started (P8). Else it comes back through go_on_logged().
 bool PrimaryCore::announce(OpId id, Actions& out) {
   Slot& s = slot(id);
-  if (!changes_data(s.request) || s.logged) return true;
+  const bool writes = changes_data(s.request) || s.rescue == Rescue::writing;
+  if (!writes || s.logged) return true;
   admit(id);
   if (s.logged) return true;
   if (!holds(Rule::intent_before_data) && s.pinned) {
@@ -74,7 +75,7 @@ void PrimaryCore::go_on_logged(Actions& out) {
       repair(id, out);
     } else if (stopped()) {
       slot(id).stage = Stage::granted;
-      granted_held_.push_back(id);
+      held_.granted.push_back(id);
     } else {
       launch(id, out);
     }
@@ -102,12 +103,12 @@ void PrimaryCore::marks_saved(Actions& out) {
 
 // P10: a target that is half overwritten must find every bit set, also after a crash of the owner.
 void PrimaryCore::begin_sync(Actions& out) {
-  if (phase_ != Phase::opening || !begin_unsaved_) return;
+  if (phase_ != Phase::opening || !stream_.begin_unsaved) return;
   if (!marks_.is_saved()) {  // the save that ended had begun before
     out.emplace_back(Kind::save_marks);
     return;
   }
-  begin_unsaved_ = false;
+  stream_.begin_unsaved = false;
   send_control(FrameType::sync_begin, FrameType::sync_begin_ok, out);
 }
 

@@ -1,5 +1,6 @@
 // The part of PrimaryCore that talks to the partner: frames, leases, resync copies.
 #include <cerrno>
+#include <cstring>
 #include <string>
 #include <utility>
 
@@ -16,10 +17,10 @@ using Kind = PrimaryAction::Kind;
 FrameHeader PrimaryCore::next_frame(FrameType type, const Pending& pending) {
   FrameHeader h;
   h.type = type;
-  h.session = session_;
+  h.session = stream_.session;
   h.epoch = epoch_;
-  h.sequence = Sequence(first_pending_ + pending_.size());
-  pending_.push_back(pending);
+  h.sequence = Sequence(stream_.first_pending + stream_.pending.size());
+  stream_.pending.push_back(pending);
   return h;
 }
 
@@ -40,17 +41,17 @@ void PrimaryCore::session_opened(SessionId session, bool full, Actions& out) {
   HAVM_ASSERT(open_ && phase_ == Phase::none, "a second session was opened");
   HAVM_ASSERT(!required_ || !holds(Rule::never_reattach),
               "never re-attach while the in-sync set may be both");
-  session_ = session;
-  pending_.clear();
-  first_pending_ = 2;
-  leases_pending_ = 0;
+  stream_.session = session;
+  stream_.pending.clear();
+  stream_.first_pending = 2;
+  stream_.leases_pending = 0;
   phase_ = Phase::opening;
-  begin_unsaved_ = full;
+  stream_.begin_unsaved = full;
   if (full) {
     marks_.set_all();
     out.emplace_back(Kind::save_marks);
     if (!holds(Rule::full_needs_saved_bits)) {
-      begin_unsaved_ = false;
+      stream_.begin_unsaved = false;
       send_control(FrameType::sync_begin, FrameType::sync_begin_ok, out);
     }
   } else {
@@ -77,8 +78,8 @@ void PrimaryCore::break_session(const std::string& reason, Actions& out) {
 void PrimaryCore::drop_session(Actions& out) {
   phase_ = Phase::none;
   if (!holds(Rule::hold_until_shrunk)) required_ = grown_ = false;
-  pending_.clear();
-  leases_pending_ = 0;
+  stream_.pending.clear();
+  stream_.leases_pending = 0;
   for (std::uint16_t i = 0; i < disks_.size(); ++i) {
     Disk& d = disks_[i];
     const auto mark = [&](const ByteRange& r) { marks_.set(i, r.offset, r.length); };
@@ -108,6 +109,8 @@ void PrimaryCore::drop_session(Actions& out) {
     finish_if_ready(id, out);
   }
   if (!open_) return;
+  for (OpId id = 0; id < slots_.size(); ++id)
+    if (slots_[id].stage != Stage::free && slots_[id].rescue == Rescue::fetching) give_up(id, out);
   for (std::uint16_t i = 0; i < disks_.size(); ++i)
     finish_round_if_ready(i, out);
 }
@@ -115,16 +118,16 @@ void PrimaryCore::drop_session(Actions& out) {
 void PrimaryCore::frame(const FrameHeader& header, Actions& out,
                         const std::vector<GrainHash>& hashes) {
   if (phase_ == Phase::none) return;
-  if (header.session != session_) {
+  if (header.session != stream_.session) {
     break_session("the partner answered in another session", out);
     return;
   }
   const std::uint64_t n = header.sequence.value;
-  if (n < first_pending_ || n - first_pending_ >= pending_.size()) {
+  if (n < stream_.first_pending || n - stream_.first_pending >= stream_.pending.size()) {
     break_session("the partner answered a frame that was not sent", out);
     return;
   }
-  Pending& p = pending_[n - first_pending_];
+  Pending& p = stream_.pending[n - stream_.first_pending];
   const Pending pending = p;
   const bool lease_answer =
       header.type == FrameType::lease_grant || header.type == FrameType::lease_refused;
@@ -135,12 +138,12 @@ void PrimaryCore::frame(const FrameHeader& header, Actions& out,
     return;
   }
   p.kind = Pending::Kind::none;
-  while (!pending_.empty() && pending_.front().kind == Pending::Kind::none) {
-    pending_.pop_front();
-    ++first_pending_;
+  while (!stream_.pending.empty() && stream_.pending.front().kind == Pending::Kind::none) {
+    stream_.pending.pop_front();
+    ++stream_.first_pending;
   }
   if (pending.kind == Pending::Kind::lease) {
-    --leases_pending_;
+    --stream_.leases_pending;
     if (header.type == FrameType::lease_grant) {
       PrimaryAction a(Kind::renew_lease);
       a.time = pending.time;
@@ -153,6 +156,8 @@ void PrimaryCore::frame(const FrameHeader& header, Actions& out,
     answered(header, out);
   } else if (pending.kind == Pending::Kind::hash) {
     hashed(pending.index, header, hashes, out);
+  } else if (pending.kind == Pending::Kind::fetch) {
+    fetched(pending.index, header, out);
   } else {
     acked(header, pending, out);
   }
@@ -179,9 +184,11 @@ void PrimaryCore::answered(const FrameHeader& header, Actions& out) {
 
 void PrimaryCore::acked(const FrameHeader& header, const Pending& pending, Actions& out) {
   if (header.status != 0) {
+    const char* known = ::strerrordesc_np(static_cast<int>(header.status));
     break_session("the partner could not do a " +
                       std::string(pending.kind == Pending::Kind::op ? "write" : "flush") +
-                      " on its replica (errno " + std::to_string(header.status) + ")",
+                      " on its replica: " +
+                      (known != nullptr ? known : "errno " + std::to_string(header.status)),
                   out);
     return;
   }
@@ -213,8 +220,8 @@ void PrimaryCore::acked(const FrameHeader& header, const Pending& pending, Actio
 }
 
 void PrimaryCore::lease_due(TimePoint now, Actions& out) {
-  if (phase_ == Phase::none || leases_pending_ >= leases_max) return;
-  ++leases_pending_;
+  if (phase_ == Phase::none || stream_.leases_pending >= leases_max) return;
+  ++stream_.leases_pending;
   PrimaryAction a(Kind::send);
   a.frame =
       next_frame(FrameType::lease_request, {Pending::Kind::lease, 0, FrameType::lease_grant, now});
@@ -226,10 +233,11 @@ void PrimaryCore::lease_due(TimePoint now, Actions& out) {
 void PrimaryCore::copy(OpId id, std::uint16_t disk, std::uint64_t offset, std::uint32_t length,
                        Actions& out) {
   HAVM_ASSERT(phase_ == Phase::streaming && length > 0, "a copy outside of a resync");
-  start_copy(id, {disk, offset, length}, out);
+  // Shared is enough: the copy reads here and writes there, guest reads do not disturb it.
+  start_copy(id, {disk, offset, length}, RangeLockKind::shared, out);
 }
 
-void PrimaryCore::start_copy(OpId id, const DiskRange& range, Actions& out) {
+void PrimaryCore::start_copy(OpId id, const DiskRange& range, RangeLockKind kind, Actions& out) {
   Slot& s = new_slot(id);
   s.is_copy = true;
   s.stage = Stage::queued;
@@ -237,10 +245,9 @@ void PrimaryCore::start_copy(OpId id, const DiskRange& range, Actions& out) {
   s.request.disk = range.disk;
   s.request.offset = range.offset;
   s.request.length = range.length;
-  // Shared is enough: the copy reads here and writes there, guest reads do not disturb it.
   RangeLock& lock = disks_[range.disk].lock;
   if (!holds(Rule::copies_take_locks) ||
-      lock.acquire(RangeLockId(id), range.offset, range.length, RangeLockKind::shared))
+      lock.acquire(RangeLockId(id), range.offset, range.length, kind))
     granted(id, out);
 }
 
@@ -299,6 +306,7 @@ void PrimaryCore::copy_acked(OpId id, Actions& out) {
   a.frame =
       next_frame(FrameType::flush, {Pending::Kind::copy_flush, copied.disk, FrameType::ack, {}});
   a.frame.disk = copied.disk;
+  a.frame.resync = true;
   out.push_back(std::move(a));
 }
 

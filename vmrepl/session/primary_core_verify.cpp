@@ -22,7 +22,9 @@ void PrimaryCore::verify(OpId id, const DiskRange& range, bool repair, Actions& 
   check.verifies = true;
   check.repairs = repair;
   checks_[id] = std::move(check);
-  start_copy(id, range, out);
+  // A repair takes this side's data there while the rescue of a guest's read takes that side's data
+  // here (P11): never both over the same bytes.
+  start_copy(id, range, repair ? RangeLockKind::exclusive : RangeLockKind::shared, out);
 }
 
 void PrimaryCore::compare_read(OpId id, int error, std::vector<GrainHash> hashes, Actions& out) {

@@ -46,6 +46,7 @@ PrimarySession::PrimarySession(boost::asio::any_io_executor executor, const Engi
       opener_(config.tls, config.node, config.partner, config.session_timeout),
       retry_(executor_),
       timer_(executor_),
+      slow_(config.slow_partner),
       verify_(make_verify()) {
   for (std::size_t i = 0; i < disks_.size(); ++i)
     services_.push_back(std::make_unique<Service>(*this, static_cast<std::uint16_t>(i)));
@@ -163,13 +164,22 @@ void PrimarySession::pump() {
 void PrimarySession::execute(PrimaryAction& action) {
   using Kind = PrimaryAction::Kind;
   switch (action.kind) {
+    case Kind::take_data:
+      return take_data(action.id);
+    case Kind::write_back:
+      return write_back(action.id);
+    case Kind::repaired:
+      return callbacks_.repaired(action.disk, action.frame.offset, action.frame.length,
+                                 action.error);
     case Kind::submit_local:
       return submit_local(action.id);
     case Kind::flush_local:
-      return disks_[action.disk]->flush([this, disk = action.disk](int error) {
-        core_.local_flushed(disk, error, actions_);
-        pump();
-      });
+      return disks_[action.disk]->flush(
+          [this, disk = action.disk, number = slow_.own_began(BootClock::now())](int error) {
+            slow_.own_ended(number, BootClock::now());
+            core_.local_flushed(disk, error, actions_);
+            pump();
+          });
     case Kind::send:
       return send(action);
     case Kind::complete:
@@ -184,6 +194,7 @@ void PrimarySession::execute(PrimaryAction& action) {
       if (action.state == SessionState::lost || action.state == SessionState::none) {
         resync_.reset();
         verify_.session_lost(action.text);
+        slow_.session_ended();
       }
       return callbacks_.session_changed(action.state, action.text);
     case Kind::close_session:
@@ -219,6 +230,7 @@ void PrimarySession::send(const PrimaryAction& action) {
     connection_->send_urgent(action.frame);
     return;
   }
+  note_sent(action.frame);
   if (action.frame.type != FrameType::write) return send_text(action);
   Op& op = ops_[action.id];
   if (!op.request) return send_copy(op, action.frame);
@@ -251,6 +263,7 @@ void PrimarySession::submit_local(OpId id) {
   const DiskRequest& what = op.what;
   ReplicaDisk& disk = *disks_[what.disk];
   const auto done = [this, id](int error) { local_done(id, error); };
+  if (what.op != DiskOp::read) op.own_number = slow_.own_began(BootClock::now());
   switch (what.op) {
     case DiskOp::read:
       return disk.read(what.offset, op.request->data.span().first(what.length), done);
@@ -268,6 +281,7 @@ void PrimarySession::submit_local(OpId id) {
 }
 
 void PrimarySession::local_done(OpId id, int error) {
+  slow_.own_ended(ops_[id].own_number, BootClock::now());
   core_.local_done(id, error, actions_);
   pump();
 }
@@ -320,7 +334,7 @@ void PrimarySession::fill_window() {
     else
       core_.copy(id, copy.disk, copy.offset, copy.length, actions_);
   }
-  if (resync_->finished()) {
+  if (resync_->finished() && slow_.may_end_resync(BootClock::now())) {
     note_progress(BootClock::now());
     core_.resync_finished(actions_);
     resync_.reset();

@@ -30,6 +30,7 @@
 #include "vmrepl/session/frame_connection.hpp"
 #include "vmrepl/session/marks_driver.hpp"
 #include "vmrepl/session/primary_core.hpp"
+#include "vmrepl/session/slow_partner_core.hpp"
 #include "vmrepl/session/sync_verdict.hpp"
 #include "vmrepl/session/verify_driver.hpp"
 #include "vmrepl/transport/stream_opener.hpp"
@@ -63,6 +64,11 @@ class PrimarySession {
     // The partner's replica may hold what this one lacks: no session until a person has chosen.
     std::function<void(const std::string& reason)> split_brain;
     std::function<void()> verify_changed;
+    // The partner answers too slowly, or does no longer.
+    std::function<void(bool is_slow, const std::string& reason)> partner_slow;
+    // A range that could not be read (`error`) was written again with the partner's data.
+    std::function<void(std::uint16_t disk, std::uint64_t offset, std::uint32_t length, int error)>
+        repaired;
   };
 
   PrimarySession(boost::asio::any_io_executor executor, const EngineConfig& config,
@@ -82,6 +88,9 @@ class PrimarySession {
   void disconnect(const std::string& reason);
   // The session ends, connecting goes on when wanted.
   void drop_session(const std::string& reason);
+  // As drop_session, for a partner that is slow now; it is not connected to for a while. False, and
+  // nothing is done: it is not.
+  bool leave_slow_partner();
 
   // Only while live, and none is running.
   void start_verify(bool repair, std::uint64_t rate_bytes_per_s);
@@ -96,6 +105,7 @@ class PrimarySession {
   [[nodiscard]] std::optional<TimePoint> last_grant_sent() const { return last_grant_sent_; }
   [[nodiscard]] const std::string& peer_boot_id() const { return peer_boot_id_; }
   [[nodiscard]] Duration silence(TimePoint now) const;
+  [[nodiscard]] const SlowPartnerCore& slow_partner() const { return slow_; }
 
  private:
   class Service;
@@ -111,6 +121,7 @@ class PrimarySession {
     bool used = false;
     bool is_sent = false;
     std::uint64_t frame_number = 0;
+    std::uint64_t own_number = 0;  // of its local leg, for slow_
   };
   using Socket = boost::asio::ip::tcp::socket;
 
@@ -123,6 +134,9 @@ class PrimarySession {
   void send_text(const PrimaryAction& action);
   void submit_local(OpId id);
   void complete(OpId id, int error);
+  void take_data(OpId id);  // primary_rescue.cpp
+  void write_back(OpId id);
+  void written_back(OpId id, int error);
   void local_done(OpId id, int error);
   void close_connection(const std::string& reason);
   // Resync.
@@ -150,6 +164,8 @@ class PrimarySession {
   void on_hello_refused(const Buffer& payload);
   void on_sync_dirty(const FrameHeader& header, const Buffer& payload);
   void tick();
+  void judge_partner(TimePoint now);  // primary_slow.cpp
+  void note_sent(const FrameHeader& header);
 
   boost::asio::any_io_executor executor_;
   const EngineConfig& config_;
@@ -170,6 +186,7 @@ class PrimarySession {
   StreamOpener opener_;
   std::shared_ptr<FrameConnection> connection_;
   SessionId session_;
+  const Buffer* received_ = nullptr;  // payload of the frame that the core is being given
   std::string peer_boot_id_;
   std::string last_refusal_;
   std::uint64_t peer_protocol_ = protocol_before_generations;
@@ -182,6 +199,7 @@ class PrimarySession {
   ResyncProgress progress_;
   TimePoint progress_at_;
   std::uint64_t progress_bytes_ = 0;
+  SlowPartnerCore slow_;
   VerifyDriver verify_;
   std::optional<TimePoint> last_grant_sent_;
   // A lease request of the new epoch must not overtake the frame that announces it.

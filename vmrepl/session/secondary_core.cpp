@@ -18,6 +18,10 @@ Wanted payload_or_default(const SecondaryCore::Payload& payload) {
   return found != nullptr ? *found : Wanted{};
 }
 
+bool only_reads(FrameType type) {
+  return type == FrameType::hash || type == FrameType::read;
+}
+
 }  // namespace
 
 SecondaryCore::SecondaryCore(HelloContext context, ReplicaRecord& record, const ReplicaMarks& marks,
@@ -36,7 +40,8 @@ Epoch SecondaryCore::promised() const {
 // ---- the session -----------------------------------------------------------------------------
 
 void SecondaryCore::hello(ConnectionId connection, const Hello& hello, Actions& out) {
-  const auto refusal = judge_hello(context_, record_.record(), promised(), is_owner_, hello);
+  auto refusal = judge_hello(context_, record_.record(), promised(), is_owner_, hello);
+  if (!refusal && !broken_.empty()) refusal = broken_;
   if (refusal) {
     SecondaryAction a(Kind::refuse, connection);
     a.text = *refusal;
@@ -180,6 +185,14 @@ void SecondaryCore::frame(ConnectionId connection, const FrameHeader& header, Op
     case FrameType::hash:
       data(header, id, out);
       return;
+    case FrameType::read:
+      if (session_->phase == Phase::synced) {
+        data(header, id, out);
+      } else {
+        drop(id, out);
+        protocol_error("a read came of a replica that is not complete", out);
+      }
+      return;
     case FrameType::lease_request:
       lease(header, now, out);
       return;
@@ -200,6 +213,7 @@ void SecondaryCore::frame(ConnectionId connection, const FrameHeader& header, Op
     case FrameType::hello_refused:
     case FrameType::ack:
     case FrameType::hash_ok:
+    case FrameType::data:
     case FrameType::lease_grant:
     case FrameType::lease_refused:
     case FrameType::epoch_ok:
@@ -234,8 +248,7 @@ void SecondaryCore::sync_begin(const FrameHeader& header, const SyncBegin& begin
     protocol_error("a second resync began in one session", out);
     return;
   }
-  const SyncVerdict verdict =
-      decide_sync(summary_of(record_, true), session_->owner, false);
+  const SyncVerdict verdict = decide_sync(summary_of(record_, true), session_->owner, false);
   const bool too_short = verdict.mode == SyncMode::full && begin.mode == SyncMode::partial;
   if (verdict.mode == SyncMode::refuse || too_short) {
     protocol_error((too_short ? "a partial resync is not enough here: " : "") + verdict.reason,
@@ -288,8 +301,7 @@ void SecondaryCore::data(const FrameHeader& header, OpId id, Actions& out) {
   op.header = header;
   op.session_number = session_number_;
   ops_.emplace(id, op);
-  const auto kind =
-      header.type == FrameType::hash ? RangeLockKind::shared : RangeLockKind::exclusive;
+  const auto kind = only_reads(header.type) ? RangeLockKind::shared : RangeLockKind::exclusive;
   if (flush || locks_[header.disk].acquire(RangeLockId(id), header.offset, header.length, kind))
     run(id, out);
 }
@@ -300,6 +312,7 @@ void SecondaryCore::run(OpId id, Actions& out) {
   ++in_flight_;
   SecondaryAction a(op.header.type == FrameType::flush  ? Kind::flush_disk
                     : op.header.type == FrameType::hash ? Kind::hash
+                    : op.header.type == FrameType::read ? Kind::read
                                                         : Kind::apply);
   a.id = id;
   a.disk = op.header.disk;
@@ -329,6 +342,26 @@ void SecondaryCore::local_done(OpId id, int error, Actions& out) {
     reply(FrameType::ack, op.header.sequence, out);
     out.back().frame.status = static_cast<std::uint32_t>(error);
     out.back().frame.disk = op.header.disk;
+  }
+  ended(id, op, out);
+}
+
+// A failed read is the owner's to judge: this replica has lost no write by it.
+void SecondaryCore::read_done(OpId id, int error, Actions& out) {
+  const auto it = ops_.find(id);
+  HAVM_ASSERT(it != ops_.end() && it->second.running, "a read ended that was not started");
+  const Op op = it->second;
+  HAVM_ASSERT(op.header.type == FrameType::read, "only a read has data");
+  ops_.erase(it);
+  --in_flight_;
+  if (session_ && op.session_number == session_number_) {
+    reply(FrameType::data, op.header.sequence, out);
+    SecondaryAction& answer = out.back();
+    answer.id = id;
+    answer.frame.status = static_cast<std::uint32_t>(error);
+    answer.frame.disk = op.header.disk;
+    answer.frame.offset = op.header.offset;
+    answer.frame.length = op.header.length;
   }
   ended(id, op, out);
 }

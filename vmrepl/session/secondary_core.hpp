@@ -12,8 +12,9 @@
 //      local operation has ended.
 //  S3. The replica is durably inconsistent before the first byte of a resync is written, and
 //      uptodate only after everything has been flushed.
-//  S4. Overlapping writes are applied one at a time in the order of arrival; a hash is taken
-//      between those that came before and those that came after.
+//  S4. Overlapping writes are applied one at a time in the order of arrival; a hash is taken, and a
+//      read is answered, between those that came before and those that came after. A read only in
+//      a synced session.
 //  S5. A lease is granted only to the open session and only while no higher epoch has been promised
 //      or is being promised.
 //  S6. A resync is taken only in a mode that is not shorter than what this side finds necessary
@@ -28,6 +29,7 @@
 #include <optional>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -49,7 +51,8 @@ using ConnectionId = std::uint64_t;
 struct SecondaryAction {
   enum class Kind : std::uint8_t {
     persist,         // the record, durably, before the next action
-    send,            // `frame` on `connection`; a hash_ok carries `hashes`
+    send,            // `frame` on `connection`; a hash_ok carries `hashes`, a data frame with
+                     // status 0 the data of `id`
     send_hello_ok,   // the record's present contents, on `connection`
     send_dirty,      // this replica's own dirty set as sync_dirty frames on `connection`
     forget_dirty,    // the dirty set is void: empty marks and their files
@@ -57,6 +60,7 @@ struct SecondaryAction {
     close,           // `connection`; `text` says why; no closed() is to follow
     apply,           // request `id` to the replica, then local_done
     hash,            // read the range of request `id` and hash it, then hash_done
+    read,            // the range of request `id` from the replica, then read_done
     drop,            // request `id` is not applied
     flush_disk,      // own `disk` for request `id`, then local_done
     flush_all,       // every disk, then all_flushed(`token`)
@@ -95,14 +99,17 @@ class SecondaryCore {
     is_owner_ = is_owner;
     rest_since_.reset();
   }
+  // No session is accepted any more: no resync onto such a disk could come to an end.
+  void set_broken(std::string why) { broken_ = std::move(why); }
 
   void hello(ConnectionId connection, const Hello& hello, Actions& out);
-  // Any frame but hello. `id` names the request of a write, zero, flush or hash, else no_op.
+  // Any frame but hello. `id` names the request of a write, zero, flush, hash or read, else no_op.
   void frame(ConnectionId connection, const FrameHeader& header, OpId id, TimePoint now,
              Actions& out, const Payload& payload = {});
   void closed(ConnectionId connection, Actions& out);
   void local_done(OpId id, int error, Actions& out);
   void hash_done(OpId id, int error, std::vector<GrainHash> hashes, Actions& out);
+  void read_done(OpId id, int error, Actions& out);
   void all_flushed(std::uint64_t token, int error, Actions& out);
 
   // One at a time; ends with promised or promise_failed.
@@ -164,6 +171,7 @@ class SecondaryCore {
   const ReplicaMarks& marks_;
   TimePoint started_;
   bool is_owner_ = false;
+  std::string broken_;  // empty: it is not
   std::optional<Session> session_;
   std::optional<Waiting> waiting_;   // accepted, until the old session's last operation ended
   std::optional<Epoch> promising_;   // not yet durable, binding all the same

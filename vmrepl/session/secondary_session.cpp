@@ -10,8 +10,8 @@
 #include <spdlog/spdlog.h>
 
 #include "vmrepl/base/assert.hpp"
-#include "vmrepl/bitmap/cover_ranges.hpp"
 #include "vmrepl/base/spawn_supervised.hpp"
+#include "vmrepl/bitmap/cover_ranges.hpp"
 #include "vmrepl/wire/repl_messages.hpp"
 
 namespace havm {
@@ -197,7 +197,8 @@ void SecondarySession::on_frame(ConnectionId id, const FrameHeader& header, Buff
   }
   OpId request = no_op;
   if (header.type == FrameType::write || header.type == FrameType::zero ||
-      header.type == FrameType::flush || header.type == FrameType::hash) {
+      header.type == FrameType::flush || header.type == FrameType::hash ||
+      header.type == FrameType::read) {
     request = new_request();
     requests_[request].header = header;
     requests_[request].data =
@@ -326,6 +327,7 @@ void SecondarySession::execute(SecondaryAction& action) {
     case SecondaryAction::Kind::persist:
       return callbacks_.persist();
     case SecondaryAction::Kind::send:
+      if (action.frame.type == FrameType::data) return send_data(action);
       if (const auto it = connections_.find(action.connection); it != connections_.end()) {
         if (action.frame.type == FrameType::lease_grant)
           it->second->send_urgent(action.frame);
@@ -349,6 +351,8 @@ void SecondarySession::execute(SecondaryAction& action) {
       return apply(action.id);
     case SecondaryAction::Kind::hash:
       return hash(action.id);
+    case SecondaryAction::Kind::read:
+      return read(action.id);
     case SecondaryAction::Kind::drop:
       return free_request(action.id);
     case SecondaryAction::Kind::flush_disk:

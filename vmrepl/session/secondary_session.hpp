@@ -14,6 +14,7 @@
 // Everything refers to things that outlive it. One thread: the engine's executor.
 #pragma once
 
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -40,6 +41,7 @@ class SecondarySession {
   static constexpr std::size_t welcomes_max = 64;  // handshakes under way
   static constexpr std::uint64_t in_flight_bytes_max = 256ULL << 20;
   static constexpr std::size_t requests_max = 65536;
+  static constexpr std::uint64_t reading_bytes_max = 64ULL << 20;  // for the owner, at once
   // Of one disk's own dirty set; more are drawn together (cover_ranges).
   static constexpr std::size_t dirty_ranges_max = 65536;
 
@@ -61,6 +63,7 @@ class SecondarySession {
   Result<void> start();
 
   void set_owner(bool is_owner) { core_.set_owner(is_owner); }
+  void set_broken(const std::string& why) { core_.set_broken(why); }
   void promise(Epoch epoch);  // answered by Callbacks::promised
   void close_session(const std::string& reason);
   [[nodiscard]] const SecondaryCore& core() const { return core_; }
@@ -96,6 +99,10 @@ class SecondarySession {
   void apply(OpId id);
   void hash(OpId id);
   void hash_done(OpId id, int error);
+  void read(OpId id);  // secondary_rescue.cpp
+  void start_reads();
+  void read_done(OpId id, int error);
+  void send_data(const SecondaryAction& action);
   void flush_all(std::uint64_t token);
   void local_done(OpId id, int error);
   OpId new_request();
@@ -125,6 +132,8 @@ class SecondarySession {
   std::vector<OpId> free_;
   std::map<std::uint64_t, FlushAll> flushes_;
   std::uint64_t in_flight_bytes_ = 0;
+  std::deque<OpId> waiting_reads_;
+  std::uint64_t reading_bytes_ = 0;
   boost::asio::steady_timer timer_;
 };
 

@@ -20,7 +20,18 @@ constexpr std::uint16_t flag_resync = 4;
 constexpr std::uint16_t flags_known = flag_fua | flag_may_unmap | flag_resync;
 
 // json_or_none: an engine of protocol 1 sends and expects nothing.
-enum class Payload { none, json, json_or_none, data, ranges, hash_range, hashes };
+// data_or_error: data where the status is 0; hashes likewise.
+enum class Payload {
+  none,
+  json,
+  json_or_none,
+  data,
+  ranges,
+  data_range,
+  data_or_error,
+  hash_range,
+  hashes
+};
 
 // Nothing when the type is not known.
 std::optional<Payload> payload_of(std::uint16_t type) {
@@ -38,6 +49,10 @@ std::optional<Payload> payload_of(std::uint16_t type) {
       return Payload::data;
     case FrameType::sync_dirty:
       return Payload::ranges;
+    case FrameType::read:
+      return Payload::data_range;
+    case FrameType::data:
+      return Payload::data_or_error;
     case FrameType::hash:
       return Payload::hash_range;
     case FrameType::hash_ok:
@@ -58,6 +73,7 @@ std::optional<Payload> payload_of(std::uint16_t type) {
 
 bool length_fits(Payload kind, const FrameHeader& header, std::uint32_t payload_length) {
   const std::uint32_t range_length = header.length;
+  const bool data_range = range_length > 0 && range_length <= payload_bytes_max;
   const bool hash_range = range_length > 0 && range_length <= hash_range_bytes_max &&
                           header.offset % DirtyBitmap::grain_bytes == 0;
   switch (kind) {
@@ -73,6 +89,10 @@ bool length_fits(Payload kind, const FrameHeader& header, std::uint32_t payload_
     case Payload::data:
       return payload_length > 0 && payload_length <= payload_bytes_max &&
              payload_length == range_length;
+    case Payload::data_range:
+      return payload_length == 0 && data_range;
+    case Payload::data_or_error:
+      return data_range && payload_length == (header.status == 0 ? range_length : 0);
     case Payload::hash_range:
       return payload_length == 0 && hash_range;
     case Payload::hashes:
@@ -190,10 +210,14 @@ const char* to_text(FrameType type) {
       return "zero";
     case FrameType::flush:
       return "flush";
+    case FrameType::read:
+      return "read";
     case FrameType::hash:
       return "hash";
     case FrameType::ack:
       return "ack";
+    case FrameType::data:
+      return "data";
     case FrameType::hash_ok:
       return "hash_ok";
     case FrameType::lease_request:

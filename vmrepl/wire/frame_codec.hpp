@@ -33,8 +33,10 @@ enum class FrameType : std::uint16_t {
   write = 10,
   zero = 11,
   flush = 12,
+  read = 13,
   hash = 15,
   ack = 20,
+  data = 21,
   hash_ok = 22,
   lease_request = 30,
   lease_grant = 31,
@@ -62,7 +64,7 @@ struct FrameHeader {
   Epoch epoch;
   std::uint32_t payload_length = 0;  // bytes; set by encode_header
   std::uint32_t payload_crc = 0;     // set by encode_header; 0 when there is no payload
-  std::uint32_t status = 0;          // ack, hash_ok: 0 or an errno value
+  std::uint32_t status = 0;          // ack, data, hash_ok: 0 or an errno value
 
   bool operator==(const FrameHeader&) const = default;
 };

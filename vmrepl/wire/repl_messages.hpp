@@ -33,7 +33,8 @@ constexpr std::size_t reason_bytes_max = 4096;
 constexpr std::uint64_t protocol_before_generations = 1;
 constexpr std::uint64_t protocol_generations = 2;
 constexpr std::uint64_t protocol_hashes = 3;
-constexpr std::uint64_t protocol_present = protocol_hashes;
+constexpr std::uint64_t protocol_reads = 4;
+constexpr std::uint64_t protocol_present = protocol_reads;
 
 enum class SyncMode : std::uint8_t { partial, full, refuse };
 const char* to_text(SyncMode mode);

@@ -48,6 +48,11 @@ Json to_json(const EngineConfig& c) {
            {{"keepalive_ms", c.keepalive.count()},
             {"session_timeout_ms", c.session_timeout.count()},
             {"lease_ms", c.lease.count()}}},
+          {"slow_partner",
+           {{"limit_ms", c.slow_partner.limit.count()},
+            {"patience_ms", c.slow_partner.patience.count()},
+            {"probation_ms", c.slow_partner.probation.count()},
+            {"backoff_ms", c.slow_partner.backoff.count()}}},
           {"nbd_socket_mode", four_octal_digits(c.nbd_socket_mode)}};
 }
 
@@ -71,6 +76,12 @@ void check_values(const EngineConfig& c) {
                  c.session_timeout.count() <= 600'000 && c.lease.count() >= 100 &&
                  c.lease.count() <= 600'000,
              "times are in their ranges");
+  const SlowPartnerLimits& slow = c.slow_partner;
+  FUZZ_CHECK(slow.limit.count() >= 0 && slow.limit.count() <= 60'000 &&
+                 slow.patience.count() >= 100 && slow.patience.count() <= 60'000 &&
+                 slow.probation.count() >= 0 && slow.probation.count() <= 3'600'000 &&
+                 slow.backoff.count() >= 100 && slow.backoff.count() <= 1'800'000,
+             "what a slow partner is has its ranges");
   FUZZ_CHECK(c.nbd_socket_mode <= 0777, "a mode is a mode");
   FUZZ_CHECK(
       c.disk_identities().size() == c.disks.size() && c.disk_sizes_bytes().size() == c.disks.size(),
@@ -103,7 +114,7 @@ std::vector<std::string> seeds() {
   c.listen = {{"192.0.2.1", 7700}, {"fd00::1", 7700}};
   c.partner_addresses = {{"192.0.2.2", 7700}};
   Json least = to_json(c);
-  for (const char* key : {"timing", "nbd_socket_mode", "guard_socket"})
+  for (const char* key : {"timing", "slow_partner", "nbd_socket_mode", "guard_socket"})
     least.erase(key);
   Json several = to_json(c);
   several["disks"].push_back(

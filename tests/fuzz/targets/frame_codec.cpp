@@ -101,6 +101,10 @@ std::vector<std::string> seeds() {
         header.fua = true;
         header.resync = true;
         break;
+      case FrameType::data:
+        payload = "some data";
+        header.offset = 4096;
+        break;
       case FrameType::zero:
         header.offset = 65536;
         header.may_unmap = true;
@@ -122,7 +126,7 @@ std::vector<std::string> seeds() {
         break;
     }
     header.length = static_cast<std::uint32_t>(payload.size());
-    if (header.type == FrameType::zero) header.length = 1U << 20;
+    if (header.type == FrameType::zero || header.type == FrameType::read) header.length = 1U << 20;
     if (header.type == FrameType::hash || header.type == FrameType::hash_ok)
       header.length = 2 * DirtyBitmap::grain_bytes;
     const FrameHeaderBytes bytes = encode_header(header, bytes_of(payload));

@@ -1,5 +1,5 @@
 // PrimaryCore, driven by a guest, a disk that may fail and a partner that answers anything; every
-// decision is compared with the invariants P1 to P10.
+// decision is compared with the invariants P1 to P11.
 //
 // Input: events, each a byte and its arguments. What the driver promises the core is kept here too.
 #include "vmrepl/session/primary_core.hpp"
@@ -110,7 +110,9 @@ void World::end_local(OpId id, int error) {
   op.local_runs = false;
   op.local_ok = error == 0;
   const bool zero = id % 2 == 0 && !op.verifies;
-  if (op.is_copy && (zero || !op.compares))
+  if (std::exchange(op.repairing, false))
+    core_.written_back(id, error, actions_);
+  else if (op.is_copy && (zero || !op.compares))
     core_.copy_read(id, error, zero, actions_);
   else if (op.is_copy)
     core_.compare_read(id, error, hashes_of(op.what.length, 0), actions_);
@@ -138,6 +140,7 @@ void World::session(Input& in) {
       session_ = session_.next();
       connected_ = true;
       full_ = in.flag();
+      core_.partner_serves_reads(session_.value % 2 == 0);
       core_.session_opened(session_, full_, actions_);
       return;
     case 2:
@@ -264,6 +267,8 @@ namespace {
 
 FrameType right_answer(FrameType question) {
   switch (question) {
+    case FrameType::read:
+      return FrameType::data;
     case FrameType::lease_request:
       return FrameType::lease_grant;
     case FrameType::epoch:
@@ -299,6 +304,11 @@ void World::answer(Input& in) {
     h.sequence = question->frame.sequence;
     h.type = right_answer(question->frame.type);
     if (odd < 4) h.status = EIO;
+    if (h.type == FrameType::data) {
+      h.disk = question->frame.disk;
+      h.offset = question->frame.offset;
+      h.length = odd == 5 ? 512 : question->frame.length;
+    }
     if (odd == 4 && h.type == FrameType::lease_grant) h.type = FrameType::lease_refused;
     if (h.type == FrameType::hash_ok) {
       h.disk = question->frame.disk;
@@ -366,6 +376,20 @@ void World::execute(const PrimaryAction& action) {
       return;
     case Kind::send:
       return sent(action);
+    case Kind::take_data:
+      FUZZ_CHECK(ops_.at(action.id).what.op == DiskOp::read && !ops_.at(action.id).local_runs,
+                 "data is for a read whose own leg has ended (P11)");
+      ops_.at(action.id).fetched = true;
+      return;
+    case Kind::write_back:
+      FUZZ_CHECK(ops_.at(action.id).fetched, "what is written is the partner's data (P11)");
+      launched(action.id, false);
+      check_logged(ops_.at(action.id));
+      ops_.at(action.id).repairing = true;
+      return;
+    case Kind::repaired:
+      FUZZ_CHECK(action.error != 0, "what is repaired was bad");
+      return;
     case Kind::complete:
       return completed(action);
     case Kind::read_copy:
@@ -444,6 +468,9 @@ void World::sent(const PrimaryAction& action) {
   FUZZ_CHECK(connected_ && h.session == session_, "frames go into the open session");
   for (const Sent& s : unanswered_)
     FUZZ_CHECK(s.frame.sequence < h.sequence, "sequences rise");
+  FUZZ_CHECK(h.type != FrameType::read || core_.state() == SessionState::synced ||
+                 core_.state() == SessionState::live,
+             "only a complete replica is read from (P11)");
   if (h.type == FrameType::flush) {
     disks_[h.disk].covered = std::exchange(disks_[h.disk].unflushed, {});
     for (const Sent& s : unanswered_)

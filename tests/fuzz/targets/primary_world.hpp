@@ -25,8 +25,10 @@ struct Op {
   std::uint64_t number = 0;  // order of arrival
   bool local_runs = false;
   bool local_ok = false;
-  bool sent = false;   // to the present or a lost session
-  bool acked = false;  // by the partner
+  bool sent = false;       // to the present or a lost session
+  bool acked = false;      // by the partner
+  bool fetched = false;    // a read that failed here, with the partner's data
+  bool repairing = false;  // which is being written to the own disk
 };
 
 struct Sent {
@@ -46,7 +48,7 @@ struct DiskState {
 };
 
 // Four neighbours each around the borders of the extents.
-std::uint64_t some_offset(Input& in) {
+inline std::uint64_t some_offset(Input& in) {
   const std::size_t slot = in.below(16);
   return (slot / 4 + 1) * extent - 65536 + slot % 4 * 32768;
 }

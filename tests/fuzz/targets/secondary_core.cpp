@@ -63,9 +63,13 @@ bool is_hash(const Request& r) {
   return r.header.type == FrameType::hash;
 }
 
+bool only_reads(const Request& r) {
+  return is_hash(r) || r.header.type == FrameType::read;
+}
+
 // So that their order matters.
 bool overlap(const Request& a, const Request& b) {
-  return !is_flush(a) && !is_flush(b) && !(is_hash(a) && is_hash(b)) &&
+  return !is_flush(a) && !is_flush(b) && !(only_reads(a) && only_reads(b)) &&
          a.header.disk == b.header.disk && a.header.offset < b.header.offset + b.header.length &&
          b.header.offset < a.header.offset + a.header.length;
 }
@@ -221,7 +225,7 @@ void World::frame(Input& in) {
   constexpr FrameType types[] = {FrameType::write, FrameType::write,         FrameType::zero,
                                  FrameType::flush, FrameType::sync_begin,    FrameType::sync_end,
                                  FrameType::epoch, FrameType::lease_request, FrameType::bye,
-                                 FrameType::ack,   FrameType::hello_ok};
+                                 FrameType::ack,   FrameType::hello_ok,      FrameType::read};
   // Mostly the session's own connection, right session and epoch, so that more than errors is seen.
   const std::uint8_t odd = in.byte();
   const ConnectionId c = session_ && odd < 240 ? *session_ : some_connection(in);
@@ -246,9 +250,10 @@ void World::frame(Input& in) {
   }
   OpId id = no_op;
   if (h.type == FrameType::write || h.type == FrameType::zero || h.type == FrameType::flush ||
-      h.type == FrameType::hash) {
+      h.type == FrameType::hash || h.type == FrameType::read) {
     if (requests_.size() >= requests_max) return;
     if (h.type == FrameType::write && h.length == 0) return;  // no header says that
+    if (h.type == FrameType::read && (h.length == 0 || h.length > payload_bytes_max)) return;
     id = next_request_++;
     requests_[id] = {c, h, false};
   }
@@ -314,6 +319,7 @@ void World::local_done(Input& in) {
 void World::end_local(OpId id, int error) {
   const FrameHeader header = requests_.at(id).header;
   requests_.erase(id);
+  if (header.type == FrameType::read) return core_.read_done(id, error, actions_);
   if (header.type != FrameType::hash) return core_.local_done(id, error, actions_);
   std::vector<GrainHash> hashes;
   if (error == 0) hashes.resize(grains_of(header.length));
@@ -365,6 +371,7 @@ void World::execute(const SecondaryAction& action) {
       return gone(action.connection);
     case Kind::apply:
     case Kind::hash:
+    case Kind::read:
     case Kind::flush_disk:
       return applied(action);
     case Kind::drop:
@@ -423,7 +430,9 @@ void World::gone(ConnectionId connection) {
 void World::sent(const SecondaryAction& action) {
   FUZZ_CHECK(session_ == action.connection, "only the session is answered");
   const FrameHeader& h = action.frame;
-  (void)encode_header(h, encode_hashes(action.hashes));  // it can be sent
+  const bool has_data = h.type == FrameType::data && h.status == 0;
+  (void)encode_header(h, has_data ? std::vector<std::byte>(h.length)
+                                  : encode_hashes(action.hashes));  // it can be sent
   FUZZ_CHECK(h.session == connections_.at(action.connection).session, "in its own session");
   switch (h.type) {
     case FrameType::lease_grant:
@@ -448,6 +457,9 @@ void World::sent(const SecondaryAction& action) {
     case FrameType::hash_ok:
       FUZZ_CHECK(phase_ != Phase::fresh, "nothing is compared before the start of a resync");
       return;
+    case FrameType::data:
+      FUZZ_CHECK(phase_ == Phase::synced, "only a complete replica is read from (S4)");
+      return;
     default:
       FUZZ_CHECK(h.type == FrameType::ack, "a secondary sends nothing else");
       return;
@@ -462,6 +474,9 @@ void World::applied(const SecondaryAction& action) {
   FUZZ_CHECK(action.disk == r.header.disk && action.disk < disks().size(), "a disk that exists");
   FUZZ_CHECK((action.kind == Kind::flush_disk) == is_flush(r), "a flush is a flush");
   FUZZ_CHECK((action.kind == Kind::hash) == is_hash(r), "a hash writes nothing");
+  FUZZ_CHECK((action.kind == Kind::read) == (r.header.type == FrameType::read), "a read is a read");
+  FUZZ_CHECK(action.kind != Kind::read || phase_ == Phase::synced,
+             "only a complete replica is read from (S4)");
   FUZZ_CHECK(phase_ == Phase::synced || durable_.state == ReplicaState::inconsistent,
              "durably inconsistent while it is overwritten (S3)");
   FUZZ_CHECK(phase_ != Phase::fresh, "no data before the start of a resync (S3)");

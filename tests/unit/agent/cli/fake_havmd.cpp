@@ -78,7 +78,7 @@ json example_vm(const std::string& name) {
     "state": "running", "owner": "a", "role": "owner", "partner": "b", "epoch": 4,
     "in_sync": ["a", "b"],
     "sync": {"state": "in-sync", "done_bytes": 1073741824, "total_bytes": 1073741824,
-             "rate_bytes_per_s": 0},
+             "rate_bytes_per_s": 0, "slow_partner": null},
     "ready": true, "ready_reason": "both replicas are in sync and node b is alive",
     "protection": {"protected": true, "reason": "every completed write is on both nodes",
                    "bytes_at_risk": 0},
@@ -86,7 +86,7 @@ json example_vm(const std::string& name) {
     "disks": [{"target": "vda", "path": "/images/web1.qcow2", "format": "qcow2",
                "size_bytes": 1073741824, "error": null}],
     "policy": {"version": 1, "failover": {"mode": "auto"},
-               "replication": {"on_peer_loss": "continue"},
+               "replication": {"on_peer_loss": "continue", "slow_partner": "2s"},
                "guest": {"on_guest_shutdown": "stay-off"}, "preferred_node": null},
     "phase": "serving", "reason": "both nodes are in sync at epoch 4"})");
   vm["vm"] = name;

@@ -70,7 +70,8 @@ TEST_F(CliChanging, ProtectSendsPolicyAndRestart) {
   const json body = json::parse(request.substr(request.find('{')));
   EXPECT_EQ(body.at("restart"), true);
   EXPECT_EQ(body.at("policy"), json::parse(R"({"version": 1, "failover": {"mode": "manual"},
-    "replication": {"on_peer_loss": "continue"}, "guest": {"on_guest_shutdown": "stay-off"},
+    "replication": {"on_peer_loss": "continue", "slow_partner": "2s"},
+    "guest": {"on_guest_shutdown": "stay-off"},
     "preferred_node": null})"));
 }
 

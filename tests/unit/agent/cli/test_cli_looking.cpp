@@ -52,6 +52,24 @@ TEST_F(CliLooking, List) {
          "\n");
 }
 
+TEST_F(CliLooking, ASlowPartnerIsToldWithItsNumbers) {
+  json vm = example_vm("web1");
+  vm["in_sync"] = {"a"};
+  vm["sync"]["state"] = "alone";
+  vm["disks"][0]["repaired"] = 3;
+  vm["sync"]["slow_partner"] = "slow partner: its answers take up to 3000 ms";
+  json body;
+  body["vms"] = {vm};
+  havmd.answer("GET /v1/vms", 200, body);
+  havmd.answer("GET /v1/vms/web1", 200, vm);
+  expect({"-q", "list"}, " web1   running   owner   a   b   alone, slow partner   yes\n");
+  const Outcome outcome = run_havm(havmd, {"dominfo", "web1"});
+  EXPECT_NE(outcome.out.find("Slow partner:   slow partner: its answers take up to 3000 ms\n"),
+            std::string::npos)
+      << outcome.out;
+  EXPECT_NE(outcome.out.find("), places repaired: 3"), std::string::npos) << outcome.out;
+}
+
 TEST_F(CliLooking, ListQuietHasNoHeader) {
   answer_three_vms();
   expect({"-q", "list"},
@@ -120,6 +138,7 @@ TEST_F(CliLooking, Dominfo) {
          "Reason:         both nodes are in sync at epoch 4\n"
          "Failover:       auto\n"
          "On peer loss:   continue\n"
+         "Slow limit:     2s\n"
          "Preferred node: -\n"
          "Disk vda:       /images/web1.qcow2 (qcow2, 1.00 GiB)\n"
          "\n");

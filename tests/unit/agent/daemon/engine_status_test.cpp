@@ -17,6 +17,22 @@ nlohmann::json status() {
     "disks":[{"name":"vda","error":null}]})");
 }
 
+TEST(EngineStatus, tells_of_a_slow_partner) {
+  auto s = status();
+  EXPECT_FALSE(parse_engine_status(s, now).value().partner_slow);
+  s["session"]["slow"] = nullptr;
+  EXPECT_TRUE(parse_engine_status(s, now));
+  s["session"]["slow"] = {{"is_slow", true}, {"reason", "2 s"}, {"backoff_ms", 0}};
+  EXPECT_TRUE(parse_engine_status(s, now).value().partner_slow);
+  EXPECT_FALSE(parse_engine_status(s, now).value().partner_left);
+  EXPECT_EQ("2 s", parse_engine_status(s, now).value().slow_reason);
+  s["session"]["slow"] = {{"is_slow", false}, {"reason", nullptr}, {"backoff_ms", 5}};
+  EXPECT_FALSE(parse_engine_status(s, now).value().partner_slow);
+  EXPECT_TRUE(parse_engine_status(s, now).value().partner_left);
+  s["session"]["slow"] = 5;
+  EXPECT_FALSE(parse_engine_status(s, now));
+}
+
 TEST(EngineStatus, is_read_whole) {
   auto v = parse_engine_status(status(), now);
   ASSERT_TRUE(v);

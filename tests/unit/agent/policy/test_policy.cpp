@@ -30,7 +30,8 @@ TEST(Policy, EveryCombinationSurvivesARoundTrip) {
     for (const auto loss : {OnPeerLoss::go_on, OnPeerLoss::freeze})
       for (const auto off : {OnGuestShutdown::stay_off, OnGuestShutdown::restart})
         for (const auto& node : {std::optional<std::string>(), std::optional<std::string>("b")}) {
-          const Policy policy{mode, loss, off, node, {}};
+          Policy policy{mode, loss, off, node, {}};
+          policy.slow_partner = std::chrono::milliseconds(node ? 1500 : 0);
           Findings findings;
           EXPECT_EQ(parse_policy(policy_to_json(policy).dump(), findings), policy);
           EXPECT_THAT(texts(findings), ElementsAre());
@@ -38,9 +39,11 @@ TEST(Policy, EveryCombinationSurvivesARoundTrip) {
 }
 
 TEST(Policy, WordsInTheFile) {
-  const Policy policy{FailoverMode::manual, OnPeerLoss::freeze, OnGuestShutdown::restart, "b", {}};
+  Policy policy{FailoverMode::manual, OnPeerLoss::freeze, OnGuestShutdown::restart, "b", {}};
+  policy.slow_partner = std::chrono::milliseconds(500);
   EXPECT_EQ(policy_to_json(policy), json::parse(R"({
-    "version": 1, "failover": {"mode": "manual"}, "replication": {"on_peer_loss": "freeze"},
+    "version": 1, "failover": {"mode": "manual"},
+    "replication": {"on_peer_loss": "freeze", "slow_partner": "500ms"},
     "guest": {"on_guest_shutdown": "restart"}, "preferred_node": "b"})"));
 }
 
@@ -76,9 +79,20 @@ TEST(Policy, EveryMistakeAtOnce) {
               UnorderedElementsAre(finding("/version", "found 7"),
                                    finding("/failover/mode", "found \"automatic\""),
                                    finding("/failover/mod", "did you mean \"mode\"?"),
-                                   finding("/replication", "expected an object {\"on_peer_loss\"}"),
+                                   finding("/replication", "expected an object {\"on_peer_loss\""),
                                    finding("/geust", "did you mean \"guest\"?"),
                                    finding("/preferred_node", "found \"B\"")));
+}
+
+TEST(Policy, WhatIsNoBoundOfASlowPartner) {
+  for (const char* text : {"49ms", "21s", "0ms", "1min"})
+    EXPECT_THAT(
+        check(std::string(R"({"version": 1, "replication": {"slow_partner": ")") + text + "\"}}"),
+        ElementsAre(finding("/replication/slow_partner", "50ms..20s")))
+        << text;
+  EXPECT_THAT(check(R"({"version": 1, "replication": {"slow_partner": "2"}})"),
+              ElementsAre(finding("/replication/slow_partner", "50ms to 20s")));
+  EXPECT_THAT(check(R"({"version": 1, "replication": {"slow_partner": "off"}})"), ElementsAre());
 }
 
 TEST(Policy, MalformedText) {

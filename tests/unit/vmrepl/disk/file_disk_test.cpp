@@ -212,9 +212,11 @@ TEST_F(FileDiskTest, WhatCannotBeADiskIsRefusedByName) {
 TEST_F(FileDiskTest, AnotherSizeThanExpectedIsRefused) {
   const std::string path = make_file("disk", mib);
   const FileDiskOptions other{.expected_size_bytes = 2 * mib, .direct = true};
-  const std::string text = open_error(path, EINVAL, other);
+  const std::string text = open_error(path, ESTALE, other);
   EXPECT_NE(text.find("1048576"), std::string::npos);
   EXPECT_NE(text.find("2097152"), std::string::npos);
+  const FileDiskOptions smaller{.expected_size_bytes = mib / 2, .direct = true};
+  open_error(path, EINVAL, smaller);
   const FileDiskOptions same{.expected_size_bytes = mib, .direct = true};
   EXPECT_TRUE(open(path, same));  // and the refusal left no lock behind
 }
@@ -237,8 +239,56 @@ TEST_F(FileDiskTest, AFileCutBehindOurBackIsAnError) {
   ASSERT_TRUE(disk);
   std::filesystem::resize_file(path, 4096);
   Buffer seen(8192);
-  EXPECT_EQ(read(*disk, 0, seen.span()), EIO);
+  EXPECT_EQ(read(*disk, 0, seen.span()), ESTALE);
   EXPECT_EQ(read(*disk, 0, seen.span().first(4096)), 0);
+  EXPECT_NE(disk->trouble().find(path + " was cut to 4096 of 1048576 bytes"), std::string::npos);
+}
+
+// A write behind the end would give the file its length back, with zeroes where data was.
+TEST_P(BothCaches, NothingIsWrittenToAFileThatWasCut) {
+  const std::string path = make_file("disk", mib);
+  const auto disk = open(path, options_);
+  ASSERT_TRUE(disk);
+  std::filesystem::resize_file(path, 4096);
+  const Buffer data = filled(4096, 1);
+  EXPECT_EQ(write(*disk, mib / 2, data.span()), ESTALE);
+  EXPECT_EQ(zero(*disk, mib / 2, 4096, true), ESTALE);
+  EXPECT_EQ(zero(*disk, mib / 2, 4096, false), ESTALE);
+  EXPECT_EQ(flush(*disk), ESTALE);
+  EXPECT_EQ(std::filesystem::file_size(path), 4096U);
+  std::filesystem::resize_file(path, mib);
+  EXPECT_EQ(write(*disk, 0, data.span()), ESTALE) << "its length alone makes it no replica again";
+}
+
+TEST_P(BothCaches, ADeletedImageTakesNoWrites) {
+  const std::string path = make_file("disk", mib);
+  const auto disk = open(path, options_);
+  ASSERT_TRUE(disk);
+  std::filesystem::remove(path);
+  const Buffer data = filled(4096, 1);
+  EXPECT_EQ(write(*disk, 0, data.span()), ESTALE);
+  EXPECT_NE(disk->trouble().find("was deleted"), std::string::npos);
+}
+
+TEST_P(BothCaches, AnImageWithAnotherFileInItsPlaceIsNoticedByAFlush) {
+  const std::string path = make_file("disk", mib);
+  const auto disk = open(path, options_);
+  ASSERT_TRUE(disk);
+  std::filesystem::rename(path, directory_ + "/moved");
+  make_file("disk", mib);
+  EXPECT_EQ(flush(*disk), ESTALE);
+  EXPECT_NE(disk->trouble().find("is another file now"), std::string::npos);
+}
+
+TEST_P(BothCaches, AnImageThatIsMovedGoesOn) {
+  const std::string path = make_file("disk", mib);
+  const auto disk = open(path, options_);
+  ASSERT_TRUE(disk);
+  std::filesystem::rename(path, directory_ + "/moved");
+  const Buffer data = filled(4096, 1);
+  EXPECT_EQ(write(*disk, 0, data.span()), 0);
+  EXPECT_EQ(flush(*disk), 0);
+  EXPECT_EQ(disk->trouble(), "");
 }
 
 // The process may not write beyond the limit: a failure of the kernel that needs no broken disk.

@@ -20,6 +20,7 @@ Json good() {
     "listen":[{"address":"10.10.1.1","port":7700},{"address":"fd00::1","port":7700}],
     "partner_addresses":[{"address":"10.10.1.2","port":7700}],
     "timing":{"keepalive_ms":250,"session_timeout_ms":2000,"lease_ms":6000},
+    "slow_partner":{"limit_ms":3000,"patience_ms":4000,"probation_ms":5000,"backoff_ms":6000},
     "nbd_socket_mode":"0660",
     "tls":{"ca":"/t/ca.pem","certificate":"/t/node.pem","key":"/t/node.key"}})");
 }
@@ -37,6 +38,9 @@ TEST(EngineConfigTest, EveryFieldIsRead) {
   EXPECT_EQ(c.keepalive, std::chrono::milliseconds(250));
   EXPECT_EQ(c.session_timeout, std::chrono::milliseconds(2000));
   EXPECT_EQ(c.lease, std::chrono::milliseconds(6000));
+  using std::chrono::milliseconds;
+  EXPECT_EQ(c.slow_partner, (SlowPartnerLimits{milliseconds(3000), milliseconds(4000),
+                                               milliseconds(5000), milliseconds(6000)}));
   EXPECT_EQ(c.nbd_socket_mode, 0660u);
   EXPECT_EQ(c.tls, (TlsFiles{"/t/ca.pem", "/t/node.pem", "/t/node.key"}));
 }
@@ -51,6 +55,14 @@ TEST(EngineConfigTest, TimingGuardAndModeHaveDefaults) {
   EXPECT_EQ(parsed.value().keepalive, std::chrono::milliseconds(250));
   EXPECT_EQ(parsed.value().guard_socket, "");
   EXPECT_EQ(parsed.value().nbd_socket_mode, 0600u);
+}
+
+TEST(EngineConfigTest, SlowPartnersAreLeftUnlessThatIsSwitchedOff) {
+  Json j = good();
+  j.erase("slow_partner");
+  EXPECT_EQ(parse_engine_config(j.dump()).value().slow_partner, SlowPartnerLimits{});
+  j["slow_partner"] = {{"limit_ms", 0}};
+  EXPECT_EQ(parse_engine_config(j.dump()).value().slow_partner.limit, std::chrono::milliseconds(0));
 }
 
 TEST(EngineConfigTest, PlainTcpIsNullOrNothing) {
@@ -86,6 +98,13 @@ TEST(EngineConfigTest, EachMistakeIsNamed) {
       {"keepalive_ms", [](Json& j) { j["timing"]["keepalive_ms"] = 1; }},
       {"session_timeout_ms", [](Json& j) { j["timing"]["session_timeout_ms"] = 300; }},
       {"lease_ms", [](Json& j) { j["timing"]["lease_ms"] = 1; }},
+      {"colour", [](Json& j) { j["slow_partner"]["colour"] = 1; }},
+      {"slow_partner", [](Json& j) { j["slow_partner"] = 5; }},
+      {"limit_ms", [](Json& j) { j["slow_partner"]["limit_ms"] = 49; }},
+      {"limit_ms", [](Json& j) { j["slow_partner"]["limit_ms"] = "2s"; }},
+      {"patience_ms", [](Json& j) { j["slow_partner"]["patience_ms"] = 60'001; }},
+      {"probation_ms", [](Json& j) { j["slow_partner"]["probation_ms"] = 3'600'001; }},
+      {"backoff_ms", [](Json& j) { j["slow_partner"]["backoff_ms"] = 0; }},
       {"octal", [](Json& j) { j["nbd_socket_mode"] = 600; }},
       {"colour", [](Json& j) { j["tls"]["colour"] = 1; }},
       {"certificate", [](Json& j) { j["tls"].erase("certificate"); }},

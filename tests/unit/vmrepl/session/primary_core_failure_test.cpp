@@ -44,7 +44,12 @@ TEST_F(PrimaryCoreTest, APartnersWriteErrorEndsTheSessionAndHolds) {
   local(0);
   take();
   ack(s, ENOSPC);
-  EXPECT_THAT(take_kinds(), ElementsAre(Kind::close_session, Kind::session_changed));
+  const auto ended = take();
+  ASSERT_EQ(ended.size(), 2U);
+  EXPECT_EQ(ended[0].kind, Kind::close_session);
+  EXPECT_EQ(ended[1].kind, Kind::session_changed);
+  EXPECT_EQ(ended[1].text,
+            "the partner could not do a write on its replica: No space left on device");
   EXPECT_TRUE(core.held());
   core.shrink(Epoch(7), out);
   EXPECT_THAT(take_completed(), ElementsAre(0));

@@ -135,6 +135,10 @@ void Model::execute(PrimaryAction action) {
   using Kind = PrimaryAction::Kind;
   const OpId id = action.id;
   switch (action.kind) {
+    case Kind::take_data:
+    case Kind::write_back:
+    case Kind::repaired:
+      return violate("a read failed, which none does in this model");
     case Kind::submit_local: {
       Op& op = ops_.at(id);
       const auto done = [this, id](int e) { primary_.local_done(id, e, p_); };
@@ -305,6 +309,8 @@ void Model::execute(SecondaryAction action) {
       promising_ = false;
       judge();  // the moment at which the partner may become owner
       return;
+    case Kind::read:
+      return violate("the owner read, which it does only where a disk failed");
     case Kind::replica_failed:
       return violate("a disk failed, which none does in this model");
     case Kind::send_dirty:

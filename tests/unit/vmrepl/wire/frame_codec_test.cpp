@@ -20,13 +20,14 @@ namespace havm {
 namespace {
 
 constexpr FrameType all_types[] = {
-    FrameType::hello,         FrameType::hello_ok,      FrameType::hello_refused,
-    FrameType::write,         FrameType::zero,          FrameType::flush,
-    FrameType::ack,           FrameType::lease_request, FrameType::lease_grant,
-    FrameType::lease_refused, FrameType::epoch,         FrameType::epoch_ok,
-    FrameType::sync_begin,    FrameType::sync_begin_ok, FrameType::sync_end,
-    FrameType::sync_end_ok,   FrameType::sync_dirty,    FrameType::bye,
-    FrameType::hash,          FrameType::hash_ok};
+    FrameType::hello,         FrameType::hello_ok,    FrameType::hello_refused,
+    FrameType::write,         FrameType::zero,        FrameType::flush,
+    FrameType::read,          FrameType::data,        FrameType::ack,
+    FrameType::lease_request, FrameType::lease_grant, FrameType::lease_refused,
+    FrameType::epoch,         FrameType::epoch_ok,    FrameType::sync_begin,
+    FrameType::sync_begin_ok, FrameType::sync_end,    FrameType::sync_end_ok,
+    FrameType::sync_dirty,    FrameType::bye,         FrameType::hash,
+    FrameType::hash_ok};
 
 FrameHeader header_of(FrameType type) {
   FrameHeader header;
@@ -67,6 +68,7 @@ bool carries_payload(FrameType type) {
     case FrameType::epoch:
     case FrameType::bye:
     case FrameType::write:
+    case FrameType::data:
     case FrameType::sync_begin:
     case FrameType::sync_end:
     case FrameType::sync_dirty:
@@ -74,6 +76,10 @@ bool carries_payload(FrameType type) {
     default:
       return false;
   }
+}
+
+bool has_data_range(FrameType type) {
+  return type == FrameType::write || type == FrameType::read || type == FrameType::data;
 }
 
 bool may_carry_nothing(FrameType type) {
@@ -100,14 +106,16 @@ TEST(FrameCodec, EveryFieldGoesRoundForEveryType) {
       header.session = SessionId(random());
       header.sequence = Sequence(random());
       header.offset = random();
-      header.length = type == FrameType::write ? static_cast<std::uint32_t>(payload.size())
-                                               : static_cast<std::uint32_t>(random());
+      header.length = type == FrameType::write || type == FrameType::data
+                          ? static_cast<std::uint32_t>(payload.size())
+                          : static_cast<std::uint32_t>(random());
+      if (has_data_range(type)) header.length = 1 + (header.length - 1) % payload_bytes_max;
       header.disk = static_cast<std::uint16_t>(random());
       header.fua = random() % 2 == 0;
       header.may_unmap = random() % 2 == 0;
       header.resync = random() % 2 == 0;
       header.epoch = Epoch(random());
-      header.status = static_cast<std::uint32_t>(random());
+      header.status = type == FrameType::data ? 0 : static_cast<std::uint32_t>(random());
       if (is_of_hashes(type)) {
         header.offset &= ~std::uint64_t{0xffff};
         header.length = hashed;
@@ -160,7 +168,7 @@ TEST(FrameCodec, OtherVersionsTypesAndFlagsAreRefused) {
   const FrameHeaderBytes good = encode_header(header_of(FrameType::flush));
   EXPECT_EQ(fault_of(forged(good, 4, std::uint16_t{2})), FrameFault::wrong_version);
   EXPECT_EQ(fault_of(forged(good, 4, std::uint16_t{0})), FrameFault::wrong_version);
-  for (const unsigned type : {0U, 4U, 9U, 13U, 21U, 33U, 42U, 55U, 61U, 65535U})
+  for (const unsigned type : {0U, 4U, 9U, 14U, 23U, 33U, 42U, 55U, 61U, 65535U})
     EXPECT_EQ(fault_of(forged(good, 6, static_cast<std::uint16_t>(type))), FrameFault::unknown_type)
         << type;
   for (unsigned bit = 3; bit < 16; ++bit)
@@ -229,6 +237,31 @@ TEST(FrameCodec, AnAnswerToAHashHasOneChecksumForEachGrainOrAnError) {
   EXPECT_EQ(decoded(encode_header(header)).status, 5U);
 }
 
+TEST(FrameCodec, AReadHasALengthAndItsAnswerTheDataOrAnError) {
+  FrameHeader read = header_of(FrameType::read);
+  read.length = 4096;
+  const FrameHeaderBytes asked = encode_header(read);
+  EXPECT_EQ(decoded(asked).length, 4096U);
+  for (const std::uint32_t wrong : {0U, payload_bytes_max + 1})
+    EXPECT_EQ(fault_of(forged(asked, 32, wrong)), FrameFault::impossible_length) << wrong;
+  EXPECT_EQ(fault_of(forged(asked, 48, 4096U)), FrameFault::impossible_length);
+
+  const std::string text = "four";
+  FrameHeader data = header_of(FrameType::data);
+  data.length = 4;
+  const FrameHeaderBytes answer = encode_header(data, bytes_of(text));
+  EXPECT_EQ(decoded(answer).payload_length, 4U);
+  for (const std::uint32_t wrong : {0U, 3U, 5U})
+    EXPECT_EQ(fault_of(forged(answer, 48, wrong)), FrameFault::impossible_length) << wrong;
+  EXPECT_EQ(fault_of(forged(answer, 56, 5U)), FrameFault::impossible_length)
+      << "an error with data";
+  data.status = 5;
+  const FrameHeaderBytes error = encode_header(data);
+  EXPECT_EQ(decoded(error).status, 5U);
+  EXPECT_EQ(fault_of(forged(error, 56, 0U)), FrameFault::impossible_length)
+      << "success without data";
+}
+
 TEST(FrameCodec, RandomBytesAreNeverAFrame) {
   std::mt19937 random(3);
   for (int i = 0; i < 20000; ++i) {
@@ -293,6 +326,17 @@ TEST(FrameCodec, TheDocumentedWriteIsWhatWeSend) {
 TEST(FrameCodec, TheDocumentedByeIsWhatWeSend) {
   const Bye bye{"the VM was stopped"};
   EXPECT_EQ(frame_of(header_of(FrameType::bye), encode(bye)), vector_of("Vector 2"));
+}
+
+TEST(FrameCodec, TheDocumentedReadAndItsAnswerAreWhatWeSend) {
+  FrameHeader read = header_of(FrameType::read);
+  read.offset = 0x100000;
+  read.length = 16;
+  read.disk = 1;
+  EXPECT_EQ(frame_of(read, ""), vector_of("Vector 6"));
+  FrameHeader data = read;
+  data.type = FrameType::data;
+  EXPECT_EQ(frame_of(data, "0123456789abcdef"), vector_of("Vector 7"));
 }
 
 TEST(FrameCodec, TheDocumentedListOfRangesIsWhatWeSend) {

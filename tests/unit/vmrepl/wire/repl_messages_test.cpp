@@ -175,7 +175,7 @@ TEST(ReplMessages, EveryFieldIsNeededWithItsType) {
 TEST(ReplMessages, AnEngineOfProtocol1SaysNothingOfGenerations) {
   json hello = json::parse(encode(sample_hello()));
   json ok = json::parse(encode(sample_hello_ok()));
-  const json fields = history_fields();
+  const json fields = history_fields();  // items() refers to it
   for (const auto& [name, unused] : fields.items()) {
     hello.erase(name);
     ok.erase(name);
