@@ -63,6 +63,7 @@ Result<std::unique_ptr<Engine>> Engine::start(boost::asio::io_context& io, Engin
   BOOST_OUTCOME_TRY(engine->open_marks());
   engine->make_sessions();
   engine->make_nbd_servers();
+  BOOST_OUTCOME_TRY(engine->load_pause());
   BOOST_OUTCOME_TRY(engine->secondary_->start());
   BOOST_OUTCOME_TRY(engine->control_.start());
   const Record& record = engine->record_.record();
@@ -82,6 +83,7 @@ Engine::Engine(boost::asio::io_context& io, EngineConfig config, RecordStore sto
       record_(store_.record(), boot_id_),
       started_(BootClock::now()),
       quit_(std::move(quit)),
+      pause_file_(config_.record_path),
       guard_(io.get_executor(), config_.guard_socket, config_.vm),
       control_(
           io.get_executor(), config_.control_socket,
@@ -298,13 +300,6 @@ Engine::Json Engine::session_json() const {
           {"epoch", is_owner() ? primary_->core().epoch().value : 0},
           {"peer_boot_id", primary_->peer_boot_id()},
           {"silent_ms", to_ms(primary_->silence(now))}};
-}
-
-Engine::Json Engine::sync_json() const {
-  const ResyncProgress& p = primary_->progress();
-  return {{"total_bytes", p.total_bytes},
-          {"done_bytes", p.done_bytes},
-          {"rate_bytes_per_s", p.rate_bytes_per_s}};
 }
 
 Engine::Json Engine::status() const {

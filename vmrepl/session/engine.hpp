@@ -32,6 +32,7 @@
 #include "vmrepl/session/marks_driver.hpp"
 #include "vmrepl/session/one_shot.hpp"
 #include "vmrepl/session/primary_session.hpp"
+#include "vmrepl/session/resync_pause_file.hpp"
 #include "vmrepl/session/secondary_session.hpp"
 
 namespace havm {
@@ -80,6 +81,12 @@ class Engine {
   boost::asio::awaitable<Outcome> do_shrink(Json request);
   boost::asio::awaitable<Outcome> do_stand_by(Json request);
   boost::asio::awaitable<Outcome> do_quit(Json request);
+  // Resyncs that wait (engine_resync.cpp).
+  boost::asio::awaitable<Outcome> do_resync_pause(Json request);
+  boost::asio::awaitable<Outcome> do_resync_resume(Json request);
+  Result<void> load_pause();
+  void forget_holds();
+  void tell_resync();
   Result<void> judge_serve(Epoch epoch) const;
   Result<void> need_owner(const char* cmd) const;
   Error refuse(const std::string& why) const;
@@ -117,6 +124,7 @@ class Engine {
   std::vector<std::unique_ptr<ReplicaDisk>> disks_;
   std::vector<std::string> disk_errors_;  // of each disk; empty: none
   std::unique_ptr<MarksDriver> marks_;
+  ResyncPauseFile pause_file_;
   GuardClient guard_;
   std::unique_ptr<PrimarySession> primary_;
   std::unique_ptr<SecondarySession> secondary_;

@@ -45,7 +45,8 @@ PrimarySession::PrimarySession(boost::asio::any_io_executor executor, const Engi
       core_(marks.marks()),
       opener_(config.tls, config.node, config.partner, config.session_timeout),
       retry_(executor_),
-      timer_(executor_) {
+      timer_(executor_),
+      flow_(executor_, [this] { look_at_resync(); }) {
   for (std::size_t i = 0; i < disks_.size(); ++i)
     services_.push_back(std::make_unique<Service>(*this, static_cast<std::uint16_t>(i)));
   marks_.on_saved([this] {
@@ -126,6 +127,7 @@ void PrimarySession::submit(std::uint16_t disk, std::unique_ptr<BlockRequest> re
   const OpId id = new_op();
   ops_[id].request = std::move(request);
   ops_[id].what = what;
+  if (resync_ && changes_data(what)) ops_[id].sent = BootClock::now();
   core_.submit(id, what, actions_);
   pump();
 }
@@ -180,7 +182,7 @@ void PrimarySession::execute(PrimaryAction& action) {
     case Kind::begin_resync:
       return begin_resync();
     case Kind::session_changed:
-      if (action.state == SessionState::lost || action.state == SessionState::none) resync_.reset();
+      if (action.state == SessionState::lost || action.state == SessionState::none) end_resync();
       return callbacks_.session_changed(action.state, action.text);
     case Kind::close_session:
       return close_connection(action.text);
@@ -274,6 +276,8 @@ void PrimarySession::complete(OpId id, int error) {
   // completed without the partner) it may still wait here, with our buffer.
   if (op.is_sent && connection_ && !connection_->is_sent(op.frame_number))
     connection_->detach(op.frame_number);
+  if (error == 0 && op.sent != TimePoint{})
+    flow_.guest_write(op.sent, op.what.op == DiskOp::write ? op.what.length : 0);
   std::unique_ptr<BlockRequest> request = std::move(op.request);
   free_op(id);
   BlockDone done = std::move(request->done);
@@ -290,15 +294,31 @@ void PrimarySession::begin_resync() {
   resync_.emplace(std::move(dirty));
   spdlog::info("vm={} epoch={} {} resync of {} bytes begins", config_.vm, core_.epoch().value,
                to_text(sync_mode_), resync_->total_bytes());
-  progress_ = {resync_->total_bytes(), 0, 0};
+  flow_.begin(resync_->total_bytes());
   progress_at_ = BootClock::now();
-  progress_bytes_ = 0;
+  fill_window();
+}
+
+void PrimarySession::end_resync() {
+  resync_.reset();
+  flow_.end();
+}
+
+void PrimarySession::look_at_resync() {
+  if (!resync_) return;
+  std::optional<TimePoint> oldest;
+  for (const Op& op : ops_)
+    if (op.used && op.sent != TimePoint{}) oldest = std::min(oldest.value_or(op.sent), op.sent);
+  flow_.look(oldest);
+  const TimePoint now = BootClock::now();
+  if (now - progress_at_ >= std::chrono::seconds(1)) tell_progress(now);
   fill_window();
 }
 
 void PrimarySession::fill_window() {
   if (!resync_ || core_.state() != SessionState::syncing) return;
   while (const auto next = resync_->peek()) {
+    if (!flow_.may_start()) break;
     const auto extents = disks_[next->disk]->extents(next->offset, next->length);
     const bool known = extents && !extents.value().empty();
     const bool hole = known && extents.value().front().hole;
@@ -307,12 +327,13 @@ void PrimarySession::fill_window() {
     ops_[id].copy = resync_->take(*next, length, hole);
     ops_[id].resync_number = resync_number_;
     const ResyncCopy& copy = ops_[id].copy;
+    flow_.started(copy.length, copy.hole);
     core_.copy(id, copy.disk, copy.offset, copy.length, actions_);
   }
   if (resync_->finished()) {
-    note_progress(BootClock::now());
+    tell_progress(BootClock::now());
     core_.resync_finished(actions_);
-    resync_.reset();
+    end_resync();
   }
   pump();
 }
@@ -344,23 +365,18 @@ void PrimarySession::copy_done(OpId id, int error) {
   if (op.is_sent && connection_ && !connection_->is_sent(op.frame_number))
     connection_->detach(op.frame_number);
   const bool is_old = op.resync_number != resync_number_;
+  const bool is_zero = !op.is_sent;  // read as zeroes: no data went over the link
   free_op(id);
   if (!resync_ || is_old) return;
   if (error != 0) return;  // the session went away, and with it this resync
   resync_->done(copy);
-  progress_.done_bytes = resync_->done_bytes();
+  flow_.copied(resync_->done_bytes(), copy.length, copy.hole || is_zero);
   fill_window();
 }
 
-void PrimarySession::note_progress(TimePoint now) {
-  const Duration passed = now - progress_at_;
-  if (passed < std::chrono::milliseconds(1)) return;
-  const auto bytes = static_cast<double>(progress_.done_bytes - progress_bytes_);
-  const double seconds = std::chrono::duration<double>(passed).count();
-  progress_.rate_bytes_per_s = static_cast<std::uint64_t>(bytes / seconds);
+void PrimarySession::tell_progress(TimePoint now) {
   progress_at_ = now;
-  progress_bytes_ = progress_.done_bytes;
-  callbacks_.progress(progress_);
+  callbacks_.progress(flow_.progress());
 }
 
 }  // namespace havm

@@ -30,17 +30,12 @@
 #include "vmrepl/session/frame_connection.hpp"
 #include "vmrepl/session/marks_driver.hpp"
 #include "vmrepl/session/primary_core.hpp"
+#include "vmrepl/session/resync_flow.hpp"
 #include "vmrepl/session/sync_verdict.hpp"
 #include "vmrepl/transport/stream_opener.hpp"
 #include "vmrepl/wire/repl_messages.hpp"
 
 namespace havm {
-
-struct ResyncProgress {
-  std::uint64_t total_bytes = 0;
-  std::uint64_t done_bytes = 0;
-  std::uint64_t rate_bytes_per_s = 0;
-};
 
 class PrimarySession {
  public:
@@ -83,7 +78,10 @@ class PrimarySession {
   [[nodiscard]] BlockService& service(std::size_t disk);
   [[nodiscard]] const PrimaryCore& core() const { return core_; }
   [[nodiscard]] SessionState state() const;
-  [[nodiscard]] const ResyncProgress& progress() const { return progress_; }
+  [[nodiscard]] const ResyncProgress& progress() const { return flow_.progress(); }
+  // Who wants the resync to wait: this one, if there is one, and those to come.
+  [[nodiscard]] ResyncFlow& flow() { return flow_; }
+  [[nodiscard]] const ResyncFlow& flow() const { return flow_; }
   [[nodiscard]] std::optional<TimePoint> last_grant_sent() const { return last_grant_sent_; }
   [[nodiscard]] const std::string& peer_boot_id() const { return peer_boot_id_; }
   [[nodiscard]] Duration silence(TimePoint now) const;
@@ -93,6 +91,7 @@ class PrimarySession {
   struct Op {
     std::unique_ptr<BlockRequest> request;  // of a guest; else a resync copy
     DiskRequest what;
+    TimePoint sent;  // a guest write during a resync
     ResyncCopy copy;
     std::uint64_t resync_number = 0;
     Buffer copy_data;
@@ -115,10 +114,12 @@ class PrimarySession {
   void close_connection(const std::string& reason);
   // Resync.
   void begin_resync();
+  void end_resync();
+  void look_at_resync();
   void fill_window();
   void read_copy(OpId id);
   void copy_done(OpId id, int error);
-  void note_progress(TimePoint now);
+  void tell_progress(TimePoint now);
   // Connecting.
   boost::asio::awaitable<void> connect_loop();
   boost::asio::awaitable<bool> connect_once(const ConfigEndpoint& endpoint);
@@ -160,9 +161,8 @@ class PrimarySession {
 
   std::optional<ResyncCore> resync_;
   std::uint64_t resync_number_ = 0;  // tells the copies of an abandoned resync from the present's
-  ResyncProgress progress_;
-  TimePoint progress_at_;
-  std::uint64_t progress_bytes_ = 0;
+  ResyncFlow flow_;
+  TimePoint progress_at_;  // last told
   std::optional<TimePoint> last_grant_sent_;
   // A lease request of the new epoch must not overtake the frame that announces it.
   bool epoch_unanswered_ = false;
