@@ -108,6 +108,22 @@ void add_protection(Table& table) {
        {domain(), option("to", "string", "node to move to (default: the one that is not owner)"),
         dry_run(), flag("wait", "return when the domain runs there"), timeout(), json()},
        run_failover});
+  table.push_back(
+      {"resync-pause",
+       "protection",
+       "let the resync of a domain wait",
+       "Nothing is copied to the partner's replica until resync-resume, also after restarts of the "
+       "engine\n    and of the host. Guest writes still go to both nodes; the partner cannot take "
+       "over meanwhile.",
+       {domain(), option("reason", "string", "why; shown wherever the state is"), dry_run(),
+        json()},
+       run_resync_pause});
+  table.push_back({"resync-resume",
+                   "protection",
+                   "let a paused resync go on",
+                   "Takes back resync-pause.",
+                   {domain(), dry_run(), json()},
+                   run_resync_resume});
 }
 
 void add_lifecycle(Table& table) {

@@ -417,6 +417,13 @@ void VmUnit::look_at_vm() {
   shared_->look_timer.cancel();
 }
 
+asio::awaitable<Result<nlohmann::json>> VmUnit::call_engine(std::string command,
+                                                            nlohmann::json arguments,
+                                                            std::chrono::milliseconds deadline) {
+  auto shared = shared_;
+  co_return co_await shared->engine->call(std::move(command), std::move(arguments), deadline);
+}
+
 asio::awaitable<Result<void>> VmUnit::quit_engine() {
   auto shared = shared_;
   co_return co_await shared->engine->quit();

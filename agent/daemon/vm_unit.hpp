@@ -12,6 +12,7 @@
 // guard go on.
 #pragma once
 
+#include <chrono>
 #include <memory>
 #include <optional>
 #include <string>
@@ -59,6 +60,10 @@ class VmUnit {
   void guard_restarted();
   // libvirt told of a change: look at the VM now.
   void look_at_vm();
+  // A command that the failover core knows nothing of (docs/protocol/engine-control.md).
+  boost::asio::awaitable<Result<nlohmann::json>> call_engine(std::string command,
+                                                             nlohmann::json arguments,
+                                                             std::chrono::milliseconds deadline);
   // Ends the engine in an orderly way (unprotect).
   boost::asio::awaitable<Result<void>> quit_engine();
 

@@ -35,17 +35,27 @@ std::string sync_state(const State& s) {
   return "unknown";
 }
 
+// The engine of the owner copies, so only it knows: `status` is its status, or the partner's report
+// of it.
 nlohmann::json sync_object(const State& s, const nlohmann::json& status) {
   nlohmann::json sync;
   sync["state"] = sync_state(s);
-  sync["done_bytes"] = nullptr;
-  sync["total_bytes"] = nullptr;
-  sync["rate_bytes_per_s"] = nullptr;
-  if (status.is_object() && status.contains("sync") && status["sync"].is_object()) {
-    for (const char* key : {"done_bytes", "total_bytes", "rate_bytes_per_s"})
-      if (status["sync"].contains(key)) sync[key] = status["sync"][key];
+  sync["copying"] = nullptr;
+  const bool told = status.is_object() && status.contains("sync") && status["sync"].is_object();
+  for (const char* key :
+       {"done_bytes", "total_bytes", "rate_bytes_per_s", "left_s", "limit_bytes_per_s", "reason"}) {
+    sync[key] = nullptr;
+    if (told && status["sync"].contains(key)) sync[key] = status["sync"][key];
   }
+  if (told && status["sync"].contains("state")) sync["copying"] = status["sync"]["state"];
   return sync;
+}
+
+const nlohmann::json& owners_status(Havmd& daemon, const VmUnit& unit) {
+  static const nlohmann::json none;
+  const State& s = unit.state();
+  if (!s.reg) return none;
+  return s.reg->owned() ? unit.engine_status() : daemon.partner_report().vm(unit.definition().vm);
 }
 
 struct Judgement {
@@ -156,7 +166,7 @@ nlohmann::json vm_object(Havmd& daemon, const VmUnit& unit) {
   }
   v["partner"] = s.config.partner;
   v["in_sync"] = in_sync_list(s);
-  v["sync"] = sync_object(s, unit.engine_status());
+  v["sync"] = sync_object(s, owners_status(daemon, unit));
   v["ready"] = ready.yes;
   v["ready_reason"] = ready.reason;
   v["protection"]["protected"] = protect.yes;
@@ -187,7 +197,11 @@ nlohmann::json report_entry(const VmUnit& unit) {
   e["generation"] = unit.definition().generation;
   e["state"] = unit.vm_words();
   e["engine"] = nullptr;
+  e["sync"] = nullptr;
   if (!s.engine) return e;
+  const nlohmann::json& status = unit.engine_status();
+  if (s.engine->role == EngineRole::owner && status.is_object() && status.contains("sync"))
+    e["sync"] = status["sync"];
   e["engine"]["suspect"] = s.engine->suspect;
   e["engine"]["uptodate"] = s.engine->state == ReplicaState::uptodate;
   e["engine"]["promised_epoch"] = s.engine->promised_epoch.value;

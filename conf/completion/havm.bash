@@ -11,6 +11,8 @@ _havm_options() {
     protect) echo "--peer --policy --restart --dry-run --wait --timeout --json" ;;
     unprotect) echo "--restart --dry-run --yes --json" ;;
     failover) echo "--to --dry-run --wait --timeout --json" ;;
+    resync-pause) echo "--reason --dry-run --json" ;;
+    resync-resume) echo "--dry-run --json" ;;
     start) echo "--json" ;;
     shutdown) echo "--json" ;;
     destroy) echo "--json" ;;
@@ -25,7 +27,8 @@ _havm_options() {
   esac
 }
 
-_havm_commands="list dominfo domstate explain wait protect unprotect failover start shutdown destroy
+_havm_commands="list dominfo domstate explain wait protect unprotect failover
+  resync-pause resync-resume start shutdown destroy
   cluster-init node-join certificate-info
   node-list version cluster-validate policy-validate help"
 
@@ -34,7 +37,7 @@ _havm_arguments() {
   case $1 in
     protect) havm -q list --all --name 2>/dev/null ;;
     dominfo | domstate) havm -q list --all --name 2>/dev/null ;;
-    explain | wait | unprotect | failover | start | shutdown | destroy)
+    explain | wait | unprotect | failover | resync-pause | resync-resume | start | shutdown | destroy)
       havm -q list --name 2>/dev/null
       ;;
     node-join) _havm_nodes ;;
@@ -75,7 +78,7 @@ _havm() {
       mapfile -t COMPREPLY < <(compgen -f -- "$word")
       return
       ;;
-    --timeout | --days) return ;;
+    --timeout | --days | --reason) return ;;
   esac
   if [[ $word == -* ]]; then
     mapfile -t COMPREPLY < <(compgen -W "$(_havm_options "$command") --help" -- "$word")
