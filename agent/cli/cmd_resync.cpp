@@ -1,6 +1,8 @@
-// resync-pause, resync-resume: resyncs that wait for a person.
+// resync-pause, resync-resume, snapshot-list: resyncs that wait, and what they overwrite.
 #include "agent/cli/command_context.hpp"
 #include "agent/cli/command_table.hpp"
+#include "agent/cli/json_fields.hpp"
+#include "agent/cli/text_table.hpp"
 #include "agent/cli/vm_text.hpp"
 
 namespace havm {
@@ -33,6 +35,32 @@ Result<void> run_resync_pause(CommandContext& context) {
 
 Result<void> run_resync_resume(CommandContext& context) {
   return carry_out(context, "resync-resume", json::object(), "goes on");
+}
+
+Result<void> run_snapshot_list(CommandContext& context) {
+  BOOST_OUTCOME_TRY(const std::string name, context.domain());
+  BOOST_OUTCOME_TRY(const json vm, context.get_vm(name));
+  if (context.wants_json()) {
+    json out;
+    out["snapshots"] = list_at(vm, "snapshots");
+    context.print_json(out);
+    return success();
+  }
+  TextTable table({"Node", "Disk", "Taken", "Allocated", "File"});
+  std::string remarks;
+  for (const json& snapshot : list_at(vm, "snapshots")) {
+    const std::string node = text_at(snapshot, "node");
+    for (const json& file : list_at(snapshot, "files"))
+      table.add_row({node, text_at(file, "disk"), text_at(file, "taken"),
+                     bytes_text(number_at(file, "allocated_bytes").value_or(0)),
+                     text_at(file, "path")});
+    if (text_at(snapshot, "reason") != "-")
+      remarks += "Node " + printable(node) + " keeps none (" +
+                 printable(text_at(snapshot, "state")) +
+                 "): " + printable(text_at(snapshot, "reason")) + "\n";
+  }
+  context.terminal().print(table.render(context.terminal(), context.quiet()) + remarks);
+  return success();
 }
 
 }  // namespace havm

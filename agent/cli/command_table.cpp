@@ -124,6 +124,13 @@ void add_protection(Table& table) {
                    "Takes back resync-pause.",
                    {domain(), dry_run(), json()},
                    run_resync_resume});
+  table.push_back({"snapshot-list",
+                   "protection",
+                   "states of a domain's replicas kept from before a resync",
+                   "Returns the files that hold what a replica was before a resync began to "
+                   "overwrite it. They are\n    removed when the replica is in sync again.",
+                   {domain(), json()},
+                   run_snapshot_list});
 }
 
 void add_lifecycle(Table& table) {

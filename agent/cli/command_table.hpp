@@ -56,6 +56,7 @@ Result<void> run_destroy(CommandContext& context);
 Result<void> run_failover(CommandContext& context);
 Result<void> run_resync_pause(CommandContext& context);
 Result<void> run_resync_resume(CommandContext& context);
+Result<void> run_snapshot_list(CommandContext& context);
 Result<void> run_wait(CommandContext& context);
 Result<void> run_node_list(CommandContext& context);
 Result<void> run_version(CommandContext& context);

@@ -111,6 +111,21 @@ nlohmann::json disks_list(const VmUnit& unit) {
   return disks;
 }
 
+// The states from before a resync that are kept, or why none is: of each node that tells.
+nlohmann::json snapshots_list(Havmd& daemon, const VmUnit& unit) {
+  nlohmann::json all = nlohmann::json::array();
+  const auto add = [&all](const std::string& node, const nlohmann::json& status) {
+    if (!status.is_object() || !status.contains("snapshot") || !status["snapshot"].is_object())
+      return;
+    nlohmann::json one = status["snapshot"];
+    one["node"] = node;
+    if (one.value("state", "none") != "none") all.push_back(std::move(one));
+  };
+  add(daemon.node().self, unit.engine_status());
+  add(daemon.node().partner, daemon.partner_report().vm(unit.definition().vm));
+  return all;
+}
+
 // The VM's state in virsh's words, wherever it runs.
 std::string state_words(Havmd& daemon, const VmUnit& unit) {
   const State& s = unit.state();
@@ -174,6 +189,7 @@ nlohmann::json vm_object(Havmd& daemon, const VmUnit& unit) {
   v["protection"]["bytes_at_risk"] = bytes_at_risk(s, protect);
   v["desired"] = s.desired == Desired::running ? "running" : "off";
   v["disks"] = disks_list(unit);
+  v["snapshots"] = snapshots_list(daemon, unit);
   v["policy"] = policy_to_json(d.policy);
   v["phase"] = s.phase;
   v["reason"] = s.reason;
@@ -198,10 +214,12 @@ nlohmann::json report_entry(const VmUnit& unit) {
   e["state"] = unit.vm_words();
   e["engine"] = nullptr;
   e["sync"] = nullptr;
+  e["snapshot"] = nullptr;
   if (!s.engine) return e;
   const nlohmann::json& status = unit.engine_status();
   if (s.engine->role == EngineRole::owner && status.is_object() && status.contains("sync"))
     e["sync"] = status["sync"];
+  if (status.is_object() && status.contains("snapshot")) e["snapshot"] = status["snapshot"];
   e["engine"]["suspect"] = s.engine->suspect;
   e["engine"]["uptodate"] = s.engine->state == ReplicaState::uptodate;
   e["engine"]["promised_epoch"] = s.engine->promised_epoch.value;

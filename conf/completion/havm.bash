@@ -13,6 +13,7 @@ _havm_options() {
     failover) echo "--to --dry-run --wait --timeout --json" ;;
     resync-pause) echo "--reason --dry-run --json" ;;
     resync-resume) echo "--dry-run --json" ;;
+    snapshot-list) echo "--json" ;;
     start) echo "--json" ;;
     shutdown) echo "--json" ;;
     destroy) echo "--json" ;;
@@ -28,7 +29,7 @@ _havm_options() {
 }
 
 _havm_commands="list dominfo domstate explain wait protect unprotect failover
-  resync-pause resync-resume start shutdown destroy
+  resync-pause resync-resume snapshot-list start shutdown destroy
   cluster-init node-join certificate-info
   node-list version cluster-validate policy-validate help"
 
@@ -37,7 +38,8 @@ _havm_arguments() {
   case $1 in
     protect) havm -q list --all --name 2>/dev/null ;;
     dominfo | domstate) havm -q list --all --name 2>/dev/null ;;
-    explain | wait | unprotect | failover | resync-pause | resync-resume | start | shutdown | destroy)
+    explain | wait | unprotect | failover | resync-pause | resync-resume | snapshot-list | start | \
+      shutdown | destroy)
       havm -q list --name 2>/dev/null
       ;;
     node-join) _havm_nodes ;;

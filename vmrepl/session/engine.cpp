@@ -35,6 +35,11 @@ Result<void> create_record(const EngineConfig& config, ReplicaState state) {
   BOOST_OUTCOME_TRY(const auto ring, UringLoop::create(io.get_executor()));
   for (const ConfigDisk& disk : config.disks) {
     BOOST_OUTCOME_TRY(open_replica_disk(ring, disk.path, disk.size_bytes));
+    const std::string snapshot = snapshot_path(disk.path);
+    if (::access(snapshot.c_str(), F_OK) == 0)
+      return Error(
+          "there is a snapshot of an earlier replica, " + snapshot + ": move it away or delete it",
+          EEXIST);
   }
   Record first;
   first.vm = config.vm;
@@ -64,6 +69,8 @@ Result<std::unique_ptr<Engine>> Engine::start(boost::asio::io_context& io, Engin
   engine->make_sessions();
   engine->make_nbd_servers();
   BOOST_OUTCOME_TRY(engine->load_pause());
+  engine->snapshot_->look();
+  engine->settle_snapshot();
   BOOST_OUTCOME_TRY(engine->secondary_->start());
   BOOST_OUTCOME_TRY(engine->control_.start());
   const Record& record = engine->record_.record();
@@ -174,6 +181,10 @@ void Engine::make_sessions() {
                                               *marks_, std::move(p));
 
   SecondarySession::Callbacks s;
+  s.prepare_target = [this](bool everything, std::function<void()> ready) {
+    const bool consistent = record_.record().state != ReplicaState::inconsistent;
+    snapshot_->prepare(consistent, everything, std::move(ready));
+  };
   s.persist = [this] { persist(); };
   s.forget_dirty = [this] { forget_dirty(); };
   s.changed = [this] { secondary_changed(); };
@@ -189,6 +200,7 @@ void Engine::make_sessions() {
   };
   secondary_ = std::make_unique<SecondarySession>(io_.get_executor(), config_, boot_id_, disks,
                                                   record_, marks_->marks(), std::move(s));
+  snapshot_ = std::make_unique<TargetSnapshot>(io_.get_executor(), config_, real_snapshot_files());
 }
 
 void Engine::make_nbd_servers() {
@@ -276,6 +288,7 @@ void Engine::replica_failed(std::uint16_t disk, int error) {
 void Engine::secondary_changed() {
   const SecondaryCore& core = secondary_->core();
   const Record& record = record_.record();
+  settle_snapshot();
   const Epoch epoch = core.has_session() ? core.session_epoch() : record.epoch;
   Json event = {{"event", "secondary"},
                 {"epoch", epoch.value},
@@ -336,6 +349,7 @@ Engine::Json Engine::status() const {
       {"session", session_json()},
       {"held", {{"frozen", owner && core.held()}, {"requests", owner ? core.held_requests() : 0}}},
       {"sync", sync_json()},
+      {"snapshot", snapshot_->status()},
       {"dirty_bytes", marks_->marks().dirty_bytes()},
       {"grant",
        {{"given_age_ms", to_ms(secondary_->core().grant_age(now))},

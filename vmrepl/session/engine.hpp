@@ -34,6 +34,7 @@
 #include "vmrepl/session/primary_session.hpp"
 #include "vmrepl/session/resync_pause_file.hpp"
 #include "vmrepl/session/secondary_session.hpp"
+#include "vmrepl/session/target_snapshot.hpp"
 
 namespace havm {
 
@@ -87,6 +88,7 @@ class Engine {
   Result<void> load_pause();
   void forget_holds();
   void tell_resync();
+  void settle_snapshot();
   Result<void> judge_serve(Epoch epoch) const;
   Result<void> need_owner(const char* cmd) const;
   Error refuse(const std::string& why) const;
@@ -128,6 +130,7 @@ class Engine {
   GuardClient guard_;
   std::unique_ptr<PrimarySession> primary_;
   std::unique_ptr<SecondarySession> secondary_;
+  std::unique_ptr<TargetSnapshot> snapshot_;
   std::vector<std::unique_ptr<NbdServer>> nbd_;
   ControlServer control_;
   std::unique_ptr<OneShot<Result<void>>> promising_;

@@ -158,6 +158,7 @@ awaitable<Engine::Outcome> Engine::do_serve(Json request) {
   }
   record_.serve(epoch);
   persist();
+  settle_snapshot();
   primary_->open(epoch);
   const Result<void> opened = open_nbd();
   if (opened) co_return Json::object();

@@ -104,6 +104,13 @@ void Engine::forget_holds() {
   if (!removed) spdlog::warn("vm={} {}", config_.vm, removed.error().message);
 }
 
+// In sync, or the only one that counts: what was kept of it is older and nothing more.
+void Engine::settle_snapshot() {
+  const Record& record = record_.record();
+  if (record.state == ReplicaState::uptodate && record.in_sync != InSync::none)
+    snapshot_->drop("the replica is in sync again");
+}
+
 void Engine::tell_resync() {
   const Json sync = sync_json();
   control_.broadcast({{"event", "resync"}, {"state", sync["state"]}, {"reason", sync["reason"]}});
@@ -124,6 +131,7 @@ Engine::Json Engine::sync_json() const {
                   : flow.running()    ? "running"
                                       : "none";
   sync["reason"] = nullptr;
+  sync["active"] = flow.running();
   sync["paused"] = paused != nullptr;
   sync["queued_for_ms"] = nullptr;
   if (shown != nullptr) sync["reason"] = shown->reason;

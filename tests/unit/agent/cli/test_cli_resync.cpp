@@ -56,5 +56,32 @@ TEST_F(CliResync, ARefusalIsAnError) {
   EXPECT_EQ(outcome.exit_status, 1);
 }
 
+TEST_F(CliResync, SnapshotList) {
+  json vm = example_vm("web1");
+  vm["snapshots"] = json::parse(R"([
+    {"node": "a", "state": "impossible", "reason": "the file system of /i/vda has no reflinks",
+     "files": []},
+    {"node": "b", "state": "kept", "reason": null,
+     "files": [{"disk": "vda", "path": "/i/vda.havm-before-resync",
+                "taken": "2025-01-31T09:30:00Z", "allocated_bytes": 1073741824}]}])");
+  havmd.answer("GET /v1/vms/web1", 200, vm);
+  expect({"snapshot-list", "web1"},
+         " Node   Disk   Taken                  Allocated   File\n"
+         "-----------------------------------------------------------------------------\n"
+         " b      vda    2025-01-31T09:30:00Z   1.00 GiB    /i/vda.havm-before-resync\n"
+         "Node a keeps none (impossible): the file system of /i/vda has no reflinks\n"
+         "\n");
+  const Outcome outcome = run_havm(havmd, {"snapshot-list", "web1", "--json"});
+  EXPECT_EQ(json::parse(outcome.out).at("snapshots"), vm["snapshots"]);
+}
+
+TEST_F(CliResync, SnapshotListOfNothing) {
+  json vm = example_vm("web1");
+  havmd.answer("GET /v1/vms/web1", 200, vm);
+  expect({"-q", "snapshot-list", "web1"}, "");
+  EXPECT_EQ(json::parse(run_havm(havmd, {"snapshot-list", "web1", "--json"}).out),
+            json::parse(R"({"snapshots": []})"));
+}
+
 }  // namespace
 }  // namespace havm
