@@ -78,7 +78,8 @@ std::string sync_detail(const json& vm) {
       text += ", at most " + bytes_text(*limit) + "/s for the guest's sake";
     text += ")";
   }
-  if (!waits(sync)) return text;
+  // Whoever is not resyncing waits in the queue as a matter of course.
+  if (!waits(sync) || (!resyncing && text_at(sync, "copying") == "queued")) return text;
   if (!resyncing) text += "; the next resync is " + text_at(sync, "copying");
   return text + ": " + text_at(sync, "reason");
 }

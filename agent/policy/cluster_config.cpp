@@ -91,6 +91,10 @@ ClusterConfig read_config(const json& document) {
   std::string transport;
   read_text(member(document, "security"), "transport", transport);
   if (transport == "plain") config.transport = Transport::plain;
+  const json& resyncs = member(member(document, "replication"), "resyncs_at_once");
+  if (resyncs.is_number_unsigned() && resyncs.get<std::uint64_t>() >= 1 &&
+      resyncs.get<std::uint64_t>() <= 64)
+    config.resyncs_at_once = resyncs.get<std::size_t>();
   return config;
 }
 

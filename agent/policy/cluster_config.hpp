@@ -55,6 +55,7 @@ struct ClusterConfig {
   Timing timing;
   ClusterPorts ports;
   Transport transport = Transport::tls;
+  std::size_t resyncs_at_once = 1;  // on a node, of all VMs
   bool operator==(const ClusterConfig&) const = default;
 
   // Null when there is no such node.

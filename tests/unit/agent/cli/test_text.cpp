@@ -109,6 +109,8 @@ TEST_F(Text, AResyncThatWaitsSaysWhy) {
   vm["sync"]["copying"] = "queued";
   vm["sync"]["reason"] = "VM db is before it";
   EXPECT_EQ(sync_cell(vm).text, "queued 50 %");
+  vm["sync"]["state"] = "alone";
+  EXPECT_EQ(sync_detail(vm), "alone");
   vm["sync"]["state"] = "in-sync";
   vm["sync"]["copying"] = "paused";
   EXPECT_EQ(sync_cell(vm).text, "in-sync");
