@@ -172,6 +172,7 @@ Result<void> ReplicaSetup::write_engine_config(const VmDefinition& d) const {
   c["timing"]["keepalive_ms"] = t.session_keepalive.count();
   c["timing"]["session_timeout_ms"] = t.session_timeout.count();
   c["timing"]["lease_ms"] = t.lease.count();
+  if (cluster_.guest_p99) c["resync"]["guest_p99_ms"] = cluster_.guest_p99->count();
   c["nbd_socket_mode"] = "0666";  // inside a directory that only QEMU's user and root can enter
   c["tls"] = nullptr;
   if (cluster_.transport == Transport::tls) {

@@ -95,6 +95,8 @@ ClusterConfig read_config(const json& document) {
   if (resyncs.is_number_unsigned() && resyncs.get<std::uint64_t>() >= 1 &&
       resyncs.get<std::uint64_t>() <= 64)
     config.resyncs_at_once = resyncs.get<std::size_t>();
+  const json& p99 = member(member(document, "replication"), "guest_p99");
+  if (p99.is_string()) config.guest_p99 = parse_duration(p99.get<std::string>());
   return config;
 }
 

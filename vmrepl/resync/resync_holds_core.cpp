@@ -1,7 +1,5 @@
 #include "vmrepl/resync/resync_holds_core.hpp"
 
-#include <algorithm>
-
 namespace havm {
 
 const ResyncHold* ResyncHolds::find(HoldBy by, TimePoint now) const {
@@ -12,17 +10,6 @@ const ResyncHold* ResyncHolds::find(HoldBy by, TimePoint now) const {
 
 bool ResyncHolds::held(TimePoint now) const {
   return find(HoldBy::administrator, now) != nullptr || find(HoldBy::queue, now) != nullptr;
-}
-
-std::optional<TimePoint> ResyncHolds::ends(TimePoint now) const {
-  std::optional<TimePoint> last;
-  for (const HoldBy by : {HoldBy::administrator, HoldBy::queue}) {
-    const ResyncHold* hold = find(by, now);
-    if (hold == nullptr) continue;
-    if (!hold->until) return std::nullopt;
-    last = std::max(last.value_or(*hold->until), *hold->until);
-  }
-  return last;
 }
 
 }  // namespace havm

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "vmrepl/base/clock.hpp"
 
@@ -29,8 +30,6 @@ class ResyncHolds {
   // Of this one, if it still counts.
   [[nodiscard]] const ResyncHold* find(HoldBy by, TimePoint now) const;
   [[nodiscard]] bool held(TimePoint now) const;
-  // When the last of them ends by itself; nothing: it does not, or nobody holds.
-  [[nodiscard]] std::optional<TimePoint> ends(TimePoint now) const;
 
  private:
   std::optional<ResyncHold>& of(HoldBy by) { return holds_[static_cast<std::size_t>(by)]; }

@@ -76,7 +76,7 @@ void ResyncPaceCore::look(TimePoint now, std::optional<Duration> oldest) {
   if (age < window_min) return;
   if (phase_ != Phase::idle && age < window_max && writes_.count() < window_writes) return;
   measure_link(now);
-  const Duration p99 = std::max(writes_.quantile(99), oldest.value_or(Duration{0}));
+  const Duration p99 = std::max(window_p99(), oldest.value_or(Duration{0}));
   const bool has_writes = writes_.count() != 0 || (oldest && *oldest >= window_min);
   if (phase_ != Phase::idle) {
     if (has_writes)
@@ -100,6 +100,12 @@ void ResyncPaceCore::measure_link(TimePoint now) {
   if (limit_) set_limit(*limit_);
 }
 
+Duration ResyncPaceCore::window_p99() const {
+  const std::uint64_t n = writes_.count();
+  if (n < few_writes || n >= window_writes) return writes_.quantile(99);
+  return writes_.quantile(static_cast<unsigned>((n - 1) * 100 / n));  // the second highest
+}
+
 void ResyncPaceCore::judge(TimePoint now, Duration p99) {
   if (settling_) {
     settling_ = false;
@@ -107,7 +113,7 @@ void ResyncPaceCore::judge(TimePoint now, Duration p99) {
   }
   if (phase_ == Phase::measuring) {
     if (writes_.count() == 0) return;  // one that hangs is no measure of the others
-    base_ = writes_.quantile(99);
+    base_ = window_p99();
     base_at_ = now;
     phase_ = Phase::rising;
     return;

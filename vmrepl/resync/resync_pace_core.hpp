@@ -38,6 +38,9 @@ class ResyncPaceCore {
   static constexpr std::uint64_t window_writes = 100;
   static constexpr std::chrono::milliseconds idle_after{1000};
   static constexpr std::chrono::seconds base_valid{60};
+  // With fewer writes than window_writes the highest latency is the p99; from this many on one of
+  // them may be a stray.
+  static constexpr std::uint64_t few_writes = 10;
   // Without a configured target: at most twice the base, and this much above it at least, since a
   // fast disk's p99 is mostly noise.
   static constexpr std::chrono::milliseconds slack{2};
@@ -78,6 +81,7 @@ class ResyncPaceCore {
   void refill(TimePoint now);
   void guest_came(TimePoint now);
   void measure_link(TimePoint now);
+  [[nodiscard]] Duration window_p99() const;
   void judge(TimePoint now, Duration p99);
   void set_limit(std::uint64_t limit);
   void measure_base(TimePoint now);

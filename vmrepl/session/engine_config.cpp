@@ -87,6 +87,19 @@ Result<void> parse_timing(const Json& object, EngineConfig& config) {
   return success();
 }
 
+Result<void> parse_resync(const Json& object, EngineConfig& config) {
+  const std::string where = "engine configuration, resync";
+  if (!object.is_object()) return Error(where + ": is not an object");
+  BOOST_OUTCOME_TRY(only_keys(object, {"guest_p99_ms"}, where));
+  if (!object.contains("guest_p99_ms") || object["guest_p99_ms"].is_null()) return success();
+  JsonFields fields(object, where);
+  const std::uint64_t p99 = fields.number("guest_p99_ms");
+  BOOST_OUTCOME_TRY(fields.outcome());
+  if (p99 < 1 || p99 > 60'000) return Error(where + ": guest_p99_ms is not in 1..60000");
+  config.guest_p99 = std::chrono::milliseconds(p99);
+  return success();
+}
+
 Result<void> parse_mode(const Json& value, EngineConfig& config) {
   const auto* text = value.get_ptr<const std::string*>();
   const bool octal =
@@ -147,11 +160,11 @@ std::vector<std::uint64_t> EngineConfig::disk_sizes_bytes() const {
 Result<EngineConfig> parse_engine_config(std::string_view json) {
   const std::string where = "engine configuration";
   BOOST_OUTCOME_TRY(const auto object, parse_json_object(json, where));
-  BOOST_OUTCOME_TRY(
-      only_keys(object,
-                {"version", "vm", "vm_id", "node", "partner", "disks", "record", "control_socket",
-                 "guard_socket", "listen", "partner_addresses", "timing", "nbd_socket_mode", "tls"},
-                where));
+  BOOST_OUTCOME_TRY(only_keys(
+      object,
+      {"version", "vm", "vm_id", "node", "partner", "disks", "record", "control_socket",
+       "guard_socket", "listen", "partner_addresses", "timing", "resync", "nbd_socket_mode", "tls"},
+      where));
   JsonFields fields(object, where);
   EngineConfig config;
   const std::uint64_t version = fields.number("version");
@@ -178,6 +191,9 @@ Result<EngineConfig> parse_engine_config(std::string_view json) {
                     parse_endpoints(partner, where + ", partner_addresses"));
   if (object.contains("timing")) {
     BOOST_OUTCOME_TRY(parse_timing(object["timing"], config));
+  }
+  if (object.contains("resync")) {
+    BOOST_OUTCOME_TRY(parse_resync(object["resync"], config));
   }
   if (object.contains("nbd_socket_mode")) {
     BOOST_OUTCOME_TRY(parse_mode(object["nbd_socket_mode"], config));

@@ -46,7 +46,7 @@ PrimarySession::PrimarySession(boost::asio::any_io_executor executor, const Engi
       opener_(config.tls, config.node, config.partner, config.session_timeout),
       retry_(executor_),
       timer_(executor_),
-      flow_(executor_, [this] { look_at_resync(); }) {
+      flow_(executor_, config.guest_p99, [this] { look_at_resync(); }) {
   for (std::size_t i = 0; i < disks_.size(); ++i)
     services_.push_back(std::make_unique<Service>(*this, static_cast<std::uint16_t>(i)));
   marks_.on_saved([this] {

@@ -5,14 +5,15 @@
 
 namespace havm {
 
-ResyncFlow::ResyncFlow(boost::asio::any_io_executor executor, std::function<void()> go_on)
-    : go_on_(std::move(go_on)), timer_(executor) {}
+ResyncFlow::ResyncFlow(boost::asio::any_io_executor executor, std::optional<Duration> target,
+                       std::function<void()> go_on)
+    : target_(target), go_on_(std::move(go_on)), timer_(executor) {}
 
 ResyncFlow::~ResyncFlow() = default;
 
 void ResyncFlow::begin(std::uint64_t total_bytes) {
   const TimePoint now = BootClock::now();
-  pace_.emplace(now);
+  pace_.emplace(now, target_);
   meter_.begin(now, total_bytes);
   was_held_ = false;
   progress_ = ResyncProgress{};
@@ -38,7 +39,7 @@ void ResyncFlow::show() {
 void ResyncFlow::arm(Duration wait) {
   timer_.expires_after(std::clamp<Duration>(wait, std::chrono::milliseconds(1), look_interval));
   timer_.async_wait([this](const boost::system::error_code& e) {
-    if (e) return;
+    if (e || !pace_) return;
     arm(look_interval);
     go_on_();
   });

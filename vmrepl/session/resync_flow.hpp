@@ -37,7 +37,9 @@ class ResyncFlow {
  public:
   static constexpr std::chrono::milliseconds look_interval{50};
 
-  ResyncFlow(boost::asio::any_io_executor executor, std::function<void()> go_on);
+  // `target`: of the guest's p99 write latency; none: compared with what it is without a resync.
+  ResyncFlow(boost::asio::any_io_executor executor, std::optional<Duration> target,
+             std::function<void()> go_on);
   ~ResyncFlow();
   ResyncFlow(const ResyncFlow&) = delete;
   ResyncFlow& operator=(const ResyncFlow&) = delete;
@@ -65,6 +67,7 @@ class ResyncFlow {
   void arm(Duration wait);
   void show();
 
+  std::optional<Duration> target_;
   std::function<void()> go_on_;
   boost::asio::steady_timer timer_;
   std::optional<ResyncPaceCore> pace_;

@@ -145,6 +145,29 @@ TEST(ResyncPaceCoreTest, AConfiguredTargetCountsInsteadOfTheBase) {
   EXPECT_GT(lax.rate_over(seconds(10)), 2 * strict.rate_over(seconds(10)));
 }
 
+TEST(ResyncPaceCoreTest, AStrayAmongFewWritesDoesNotSlowItDown) {
+  ResyncPaceCore pace(TimePoint(seconds(1)), milliseconds(10));
+  TimePoint now(seconds(1));
+  // Twenty writes a second, the slowest of which takes a second.
+  const auto run = [&](int strays) {
+    for (int window = 0; window < 8; ++window) {
+      for (int i = 0; i < 20; ++i) {
+        now += milliseconds(50);
+        pace.guest_write(now, i < strays ? seconds(1) : milliseconds(2), 4096);
+        while (pace.may_start(now)) {
+          pace.started(copy_bytes);
+          pace.copied(copy_bytes);
+        }
+      }
+      pace.look(now, std::nullopt);
+    }
+    return pace.limit().value_or(0);
+  };
+  const std::uint64_t after_one_each = run(1);
+  EXPECT_GT(after_one_each, ResyncPaceCore::floor_min + 4 * mib);
+  EXPECT_LT(run(2), after_one_each);
+}
+
 // What went wrong elsewhere: the limit lowered what was taken for the link, the link the floor, and
 // so on to nothing.
 TEST(ResyncPaceCoreTest, SlowingDownDoesNotLowerTheFloor) {

@@ -93,9 +93,11 @@ TEST_F(EngineResyncPauseTest, APauseOutlivesBothEngines) {
 }
 
 TEST_F(EngineResyncPauseTest, TheQueuesHoldEndsByItselfWhenNobodyRenewsIt) {
-  a.ok("resync-pause", {{"by", "queue"}, {"reason", "db is before it"}, {"for_ms", 1500}});
+  a.ok("resync-pause", {{"by", "queue"}, {"reason", "db is before it"}, {"for_ms", 600000}});
   start_waiting_resync("queued");
   EXPECT_EQ(a.status()["sync"]["reason"], "db is before it");
+  EXPECT_GT(a.status()["sync"]["queued_for_ms"].get<std::int64_t>(), 300'000);
+  a.ok("resync-pause", {{"by", "queue"}, {"reason", "for the last time"}, {"for_ms", 1}});
   grow(a, 3);  // waits until it is synced
   EXPECT_TRUE(same_images());
 }
