@@ -6,6 +6,7 @@
 #include "agent/cli/command_table.hpp"
 #include "agent/cli/json_fields.hpp"
 #include "agent/cli/policy_file.hpp"
+#include "agent/cli/vm_text.hpp"
 #include "agent/cli/waiting.hpp"
 
 namespace havm {
@@ -18,12 +19,7 @@ void print_plan(CommandContext& context, const std::string& vm, const json& body
     context.print_json(body);
     return;
   }
-  std::string out = "Plan for domain '" + printable(vm) + "' (nothing was changed):\n";
-  std::size_t number = 0;
-  for (const json& step : list_at(body, "plan"))
-    if (step.is_string())
-      out += " " + std::to_string(++number) + ". " + printable(step.get<std::string>()) + "\n";
-  context.terminal().print(out);
+  context.terminal().print(plan_text(vm, body));
 }
 
 // --wait: until `reached`, by default for ever. The vm object then, else null.

@@ -120,6 +120,29 @@ void add_protection(Table& table) {
         flag("wait", "return when it has ended (the default)"),
         flag("no-wait", "return when it has begun"), timeout(), json()},
        run_resync_verify});
+  table.push_back(
+      {"resync-pause",
+       "protection",
+       "let the resync of a domain wait",
+       "Nothing is copied to the partner's replica until resync-resume, also after restarts of the "
+       "engine\n    and of the host. Guest writes still go to both nodes; the partner cannot take "
+       "over meanwhile.",
+       {domain(), option("reason", "string", "why; shown wherever the state is"), dry_run(),
+        json()},
+       run_resync_pause});
+  table.push_back({"resync-resume",
+                   "protection",
+                   "let a paused resync go on",
+                   "Takes back resync-pause.",
+                   {domain(), dry_run(), json()},
+                   run_resync_resume});
+  table.push_back({"snapshot-list",
+                   "protection",
+                   "states of a domain's replicas kept from before a resync",
+                   "Returns the files that hold what a replica was before a resync began to "
+                   "overwrite it. They are\n    removed when the replica is in sync again.",
+                   {domain(), json()},
+                   run_snapshot_list});
 }
 
 void add_lifecycle(Table& table) {

@@ -43,7 +43,8 @@ const std::vector<Command>& command_table();
 const Command* find_command(const std::string& name);
 
 // One function for each command, by noun: cmd_domain.cpp, cmd_protection.cpp, cmd_lifecycle.cpp,
-// cmd_wait.cpp, cmd_verify.cpp, cmd_node.cpp, cmd_certificates.cpp, cmd_files.cpp, cmd_help.cpp.
+// cmd_resync.cpp, cmd_verify.cpp, cmd_wait.cpp, cmd_node.cpp, cmd_certificates.cpp, cmd_files.cpp,
+// cmd_help.cpp.
 Result<void> run_list(CommandContext& context);
 Result<void> run_dominfo(CommandContext& context);
 Result<void> run_domstate(CommandContext& context);
@@ -54,6 +55,9 @@ Result<void> run_start(CommandContext& context);
 Result<void> run_shutdown(CommandContext& context);
 Result<void> run_destroy(CommandContext& context);
 Result<void> run_failover(CommandContext& context);
+Result<void> run_resync_pause(CommandContext& context);
+Result<void> run_resync_resume(CommandContext& context);
+Result<void> run_snapshot_list(CommandContext& context);
 Result<void> run_wait(CommandContext& context);
 Result<void> run_resync_verify(CommandContext& context);
 Result<void> run_node_list(CommandContext& context);

@@ -19,17 +19,41 @@ std::optional<int> sync_percent(const json& vm) {
   return std::clamp(static_cast<int>(*done * 100 / *total), 0, *done < *total ? 99 : 100);
 }
 
+namespace {
+
+bool waits(const json& sync) {
+  const std::string copying = text_at(sync, "copying");
+  return copying == "paused" || copying == "queued";
+}
+
+std::string copying_word(const json& sync) {
+  return waits(sync) ? text_at(sync, "copying") : "resyncing";
+}
+
+}  // namespace
+
+std::string time_left_text(double seconds) {
+  const auto s = static_cast<long long>(seconds);
+  if (s < 120) return std::to_string(s) + " s";
+  if (s < 7200) return std::to_string(s / 60) + " min";
+  if (s < 172800) return std::to_string(s / 3600) + " h " + std::to_string(s / 60 % 60) + " min";
+  return std::to_string(s / 86400) + " d " + std::to_string(s / 3600 % 24) + " h";
+}
+
 Cell sync_cell(const json& vm) {
   if (!true_at(vm, "protected")) return "-";
   const std::string state = text_at(field(vm, "sync"), "state");
-  if (has_mismatch(vm)) return {state + ", mismatch", Colour::bad};
+  if (has_mismatch(vm))
+    return {(state == "resyncing" ? copying_word(field(vm, "sync")) : state) + ", mismatch",
+            Colour::bad};
   if (field(field(vm, "sync"), "slow_partner").is_string() &&
       (state == "in-sync" || state == "alone"))
     return {state + ", slow partner", state == "alone" ? Colour::bad : Colour::warning};
   if (state == "in-sync") return {state, Colour::good};
   if (state == "resyncing") {
     const auto percent = sync_percent(vm);
-    return {percent ? state + " " + std::to_string(*percent) + " %" : state, Colour::warning};
+    const std::string word = copying_word(field(vm, "sync"));
+    return {percent ? word + " " + std::to_string(*percent) + " %" : word, Colour::warning};
   }
   return {state, state == "alone" || state == "frozen" ? Colour::bad : Colour::plain};
 }
@@ -50,11 +74,20 @@ std::string sync_detail(const json& vm) {
   std::string text = sync_cell(vm).text;
   const auto done = number_at(sync, "done_bytes");
   const auto total = number_at(sync, "total_bytes");
-  if (text_at(sync, "state") != "resyncing" || !done || !total) return text;
-  text += " (" + bytes_text(*done) + " of " + bytes_text(*total);
-  const auto rate = number_at(sync, "rate_bytes_per_s");
-  if (rate && *rate > 0) text += ", " + bytes_text(*rate) + "/s";
-  return text + ")";
+  const bool resyncing = text_at(sync, "state") == "resyncing";
+  if (resyncing && done && total) {
+    text += " (" + bytes_text(*done) + " of " + bytes_text(*total);
+    const auto rate = number_at(sync, "rate_bytes_per_s");
+    if (rate && *rate > 0) text += ", " + bytes_text(*rate) + "/s";
+    if (const auto left = number_at(sync, "left_s")) text += ", " + time_left_text(*left) + " left";
+    if (const auto limit = number_at(sync, "limit_bytes_per_s"))
+      text += ", at most " + bytes_text(*limit) + "/s for the guest's sake";
+    text += ")";
+  }
+  // Whoever is not resyncing waits in the queue as a matter of course.
+  if (!waits(sync) || (!resyncing && text_at(sync, "copying") == "queued")) return text;
+  if (!resyncing) text += "; the next resync is " + text_at(sync, "copying");
+  return text + ": " + text_at(sync, "reason");
 }
 
 std::string sync_progress(const json& vm) {
@@ -67,6 +100,9 @@ std::string sync_progress(const json& vm) {
   std::string text = std::string("Synchronising: ") + bar.data();
   const auto rate = number_at(sync, "rate_bytes_per_s");
   if (rate && *rate > 0) text += " " + bytes_text(*rate) + "/s";
+  if (const auto left = number_at(sync, "left_s")) text += ", " + time_left_text(*left) + " left";
+  if (waits(sync))
+    text += " " + text_at(sync, "copying") + ": " + printable(text_at(sync, "reason"));
   return text;
 }
 
@@ -111,6 +147,15 @@ std::string verify_detail(const json& vm) {
   if (!true_at(verify, "running")) return text;
   const auto percent = verify_percent(verify);
   return text + "; running" + (percent ? " " + std::to_string(*percent) + " %" : "");
+}
+
+std::string plan_text(const std::string& vm, const json& body) {
+  std::string out = "Plan for domain '" + printable(vm) + "' (nothing was changed):\n";
+  std::size_t number = 0;
+  for (const json& step : list_at(body, "plan"))
+    if (step.is_string())
+      out += " " + std::to_string(++number) + ". " + printable(step.get<std::string>()) + "\n";
+  return out;
 }
 
 }  // namespace havm

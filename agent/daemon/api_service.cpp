@@ -9,6 +9,7 @@
 #include "agent/daemon/history_store.hpp"
 #include "agent/daemon/peer_client.hpp"
 #include "agent/daemon/protect_operation.hpp"
+#include "agent/daemon/resync_control.hpp"
 #include "agent/daemon/verify_service.hpp"
 #include "agent/daemon/vm_view.hpp"
 #include "agent/daemon/wait_until.hpp"
@@ -342,6 +343,11 @@ asio::awaitable<HttpResponse> post(Havmd& daemon, HttpRequest request) {
   if (verb == "unprotect") co_return co_await start_unprotect(daemon, vm, request.body);
   if (verb == "failover") co_return co_await failover(daemon, vm, request.body);
   if (verb == "verify") co_return co_await verify(daemon, vm, request.body);
+  if (verb == "resync-pause" || verb == "resync-resume") {
+    auto known = known_unit(daemon, vm);
+    if (!known) co_return from_error(known.error());
+    co_return co_await resync_request(daemon, vm, verb, request.body);
+  }
   if (const auto wrong = unknown_field(request.body, {}); !wrong.empty())
     co_return HttpResponse::error(400, wrong);
   if (verb == "start") co_return co_await power(daemon, vm, Wish::start);

@@ -104,6 +104,8 @@ Result<std::unique_ptr<Havmd>> Havmd::start(asio::io_context& io, const Options&
   spawn_supervised(io.get_executor(), "report-loop", daemon->report_loop());
   spawn_supervised(io.get_executor(), "lease-loop", daemon->lease_loop());
   spawn_supervised(io.get_executor(), "verify-loop", verify_loop(*daemon));
+  daemon->resync_queue_ = std::make_unique<ResyncQueue>(*daemon);
+  daemon->resync_queue_->start();
   return daemon;
 }
 

@@ -19,6 +19,7 @@
 #include "agent/daemon/hypervisor_worker.hpp"
 #include "agent/daemon/node_context.hpp"
 #include "agent/daemon/operations.hpp"
+#include "agent/daemon/resync_queue.hpp"
 #include "agent/daemon/vm_unit.hpp"
 #include "agent/failover/arbiter.hpp"
 #include "agent/liveness/heartbeat_driver.hpp"
@@ -102,6 +103,7 @@ class Havmd {
   ArbiterHealth arbiter_health_;
   boost::asio::steady_timer report_timer_;
   boost::asio::steady_timer lease_timer_;
+  std::unique_ptr<ResyncQueue> resync_queue_;
 };
 
 }  // namespace havm

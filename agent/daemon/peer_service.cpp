@@ -5,6 +5,7 @@
 #include "agent/daemon/havmd.hpp"
 #include "agent/daemon/history_store.hpp"
 #include "agent/daemon/replica_setup.hpp"
+#include "agent/daemon/resync_control.hpp"
 #include "agent/daemon/vm_unit.hpp"
 #include "agent/daemon/wait_until.hpp"
 #include "hypervisor/hypervisor.hpp"
@@ -176,6 +177,8 @@ asio::awaitable<HttpResponse> route(Havmd& daemon, HttpRequest request) {
     co_return take_definition(daemon, vm, request.body);
   if (path[4] == "takeover" && request.method == "POST")
     co_return takeover(daemon, vm, request.body);
+  if (path[4] == "resync" && request.method == "POST")
+    co_return co_await resync_from_partner(daemon, vm, request.body);
   if (path[4] == "wish" && request.method == "POST") co_return wish(daemon, vm, request.body);
   co_return HttpResponse::error(404, "no such path");
 }

@@ -17,6 +17,7 @@
 #include "hypervisor/qemu_img/run_process.hpp"
 #include "vmrepl/base/files.hpp"
 #include "vmrepl/base/unique_fd.hpp"
+#include "vmrepl/disk/image_snapshot.hpp"
 
 namespace havm {
 namespace {
@@ -103,6 +104,10 @@ std::vector<std::string> ReplicaSetup::obstacles(const VmDefinition& d) const {
     if (::lstat(disk.path.c_str(), &st) == 0)
       found.push_back("node " + self_ + " already has a file " + disk.path +
                       ": move it away there");
+    const std::string snapshot = snapshot_path(disk.path);
+    if (::lstat(snapshot.c_str(), &st) == 0)
+      found.push_back("node " + self_ + " has a snapshot of an earlier replica, " + snapshot +
+                      ": move it away or delete it there");
     struct statvfs fs {};
     const std::string directory = directory_of(disk.path);
     if (::statvfs(directory.c_str(), &fs) != 0) {
@@ -168,6 +173,7 @@ Result<void> ReplicaSetup::write_engine_config(const VmDefinition& d) const {
   c["timing"]["session_timeout_ms"] = t.session_timeout.count();
   c["timing"]["lease_ms"] = t.lease.count();
   c["slow_partner"]["limit_ms"] = d.policy.slow_partner.count();
+  if (cluster_.guest_p99) c["resync"]["guest_p99_ms"] = cluster_.guest_p99->count();
   c["nbd_socket_mode"] = "0666";  // inside a directory that only QEMU's user and root can enter
   c["tls"] = nullptr;
   if (cluster_.transport == Transport::tls) {
@@ -213,9 +219,9 @@ Result<void> ReplicaSetup::remove(const VmDefinition& d, ReplicaOrigin origin) c
   Result<void> outcome = success();
   if (origin == ReplicaOrigin::partner)
     for (const DiskDefinition& disk : d.disks)
-      if (::unlink(disk.path.c_str()) != 0 && errno != ENOENT && outcome)
-        outcome =
-            errno_error("cannot delete the replica " + disk.path + " on node " + self_, errno);
+      for (const std::string& path : {disk.path, snapshot_path(disk.path)})
+        if (::unlink(path.c_str()) != 0 && errno != ENOENT && outcome)
+          outcome = errno_error("cannot delete the replica " + path + " on node " + self_, errno);
   std::error_code ec;
   std::filesystem::remove_all(paths_.vm_state(d.vm), ec);
   if (ec) return errno_error("cannot remove " + paths_.vm_state(d.vm), ec.value());

@@ -9,6 +9,7 @@
 
 #include "agent/daemon/guard_link.hpp"
 #include "agent/daemon/peer_client.hpp"
+#include "agent/daemon/resync_queue.hpp"
 #include "agent/failover/arbiter.hpp"
 #include "hypervisor/hypervisor.hpp"
 #include "vmrepl/base/files.hpp"
@@ -135,8 +136,15 @@ asio::awaitable<Completed> VmActions::run(EnginePromise a) {
 asio::awaitable<Completed> VmActions::run(EngineServe a) {
   return engine("serve", epoch_argument(a.epoch));
 }
+// A resync begins by waiting for its turn. An engine that cannot wait refuses that, and goes.
 asio::awaitable<Completed> VmActions::run(EngineConnect) {
-  return engine("connect", nullptr);
+  nlohmann::json hold = nlohmann::json::object();
+  hold["by"] = "queue";
+  hold["reason"] = ResyncQueue::waits_for_turn;
+  hold["for_ms"] = ResyncQueue::hold_time.count();
+  auto held = co_await engine("resync-pause", std::move(hold));
+  static_cast<void>(held);
+  co_return co_await engine("connect", nullptr);
 }
 asio::awaitable<Completed> VmActions::run(EngineLeaveSlowPartner) {
   return engine("leave-slow-partner", nullptr);

@@ -64,7 +64,7 @@ class VmUnit {
   [[nodiscard]] const VerifyRecord& verify_record() const;
   // The partner told its record, taken over when it is of a later run.
   void adopt_verify(const nlohmann::json& told);
-  // A command of docs/protocol/engine-control.md that changes nothing that the core decides.
+  // A command that the failover core knows nothing of (docs/protocol/engine-control.md).
   boost::asio::awaitable<Result<nlohmann::json>> call_engine(std::string command,
                                                              nlohmann::json arguments,
                                                              std::chrono::milliseconds deadline);

@@ -36,20 +36,30 @@ std::string sync_state(const State& s) {
   return "unknown";
 }
 
+// The engine of the owner copies, so only it knows: `status` is its status, or the partner's report
+// of it.
 nlohmann::json sync_object(const State& s, const nlohmann::json& status) {
   nlohmann::json sync;
   sync["state"] = sync_state(s);
-  sync["done_bytes"] = nullptr;
-  sync["total_bytes"] = nullptr;
-  sync["rate_bytes_per_s"] = nullptr;
+  sync["copying"] = nullptr;
   sync["slow_partner"] = nullptr;
   if (s.engine && (s.engine->partner_slow || s.engine->partner_left))
     sync["slow_partner"] = s.engine->slow_reason;
-  if (status.is_object() && status.contains("sync") && status["sync"].is_object()) {
-    for (const char* key : {"done_bytes", "total_bytes", "rate_bytes_per_s"})
-      if (status["sync"].contains(key)) sync[key] = status["sync"][key];
+  const bool told = status.is_object() && status.contains("sync") && status["sync"].is_object();
+  for (const char* key :
+       {"done_bytes", "total_bytes", "rate_bytes_per_s", "left_s", "limit_bytes_per_s", "reason"}) {
+    sync[key] = nullptr;
+    if (told && status["sync"].contains(key)) sync[key] = status["sync"][key];
   }
+  if (told && status["sync"].contains("state")) sync["copying"] = status["sync"]["state"];
   return sync;
+}
+
+const nlohmann::json& owners_status(Havmd& daemon, const VmUnit& unit) {
+  static const nlohmann::json none;
+  const State& s = unit.state();
+  if (!s.reg) return none;
+  return s.reg->owned() ? unit.engine_status() : daemon.partner_report().vm(unit.definition().vm);
 }
 
 struct Judgement {
@@ -111,6 +121,21 @@ nlohmann::json disks_list(const VmUnit& unit) {
   return disks;
 }
 
+// The states from before a resync that are kept, or why none is: of each node that tells.
+nlohmann::json snapshots_list(Havmd& daemon, const VmUnit& unit) {
+  nlohmann::json all = nlohmann::json::array();
+  const auto add = [&all](const std::string& node, const nlohmann::json& status) {
+    if (!status.is_object() || !status.contains("snapshot") || !status["snapshot"].is_object())
+      return;
+    nlohmann::json one = status["snapshot"];
+    one["node"] = node;
+    if (one.value("state", "none") != "none") all.push_back(std::move(one));
+  };
+  add(daemon.node().self, unit.engine_status());
+  add(daemon.node().partner, daemon.partner_report().vm(unit.definition().vm));
+  return all;
+}
+
 // The VM's state in virsh's words, wherever it runs.
 std::string state_words(Havmd& daemon, const VmUnit& unit) {
   const State& s = unit.state();
@@ -166,7 +191,7 @@ nlohmann::json vm_object(Havmd& daemon, const VmUnit& unit) {
   }
   v["partner"] = s.config.partner;
   v["in_sync"] = in_sync_list(s);
-  v["sync"] = sync_object(s, unit.engine_status());
+  v["sync"] = sync_object(s, owners_status(daemon, unit));
   v["verify"] = verify_object(unit);
   v["ready"] = ready.yes;
   v["ready_reason"] = ready.reason;
@@ -175,6 +200,7 @@ nlohmann::json vm_object(Havmd& daemon, const VmUnit& unit) {
   v["protection"]["bytes_at_risk"] = bytes_at_risk(s, protect);
   v["desired"] = s.desired == Desired::running ? "running" : "off";
   v["disks"] = disks_list(unit);
+  v["snapshots"] = snapshots_list(daemon, unit);
   v["policy"] = policy_to_json(d.policy);
   v["phase"] = s.phase;
   v["reason"] = s.reason;
@@ -199,7 +225,13 @@ nlohmann::json report_entry(const VmUnit& unit) {
   e["state"] = unit.vm_words();
   e["verify"] = to_json(unit.verify_record());
   e["engine"] = nullptr;
+  e["sync"] = nullptr;
+  e["snapshot"] = nullptr;
   if (!s.engine) return e;
+  const nlohmann::json& status = unit.engine_status();
+  if (s.engine->role == EngineRole::owner && status.is_object() && status.contains("sync"))
+    e["sync"] = status["sync"];
+  if (status.is_object() && status.contains("snapshot")) e["snapshot"] = status["snapshot"];
   e["engine"]["suspect"] = s.engine->suspect;
   e["engine"]["uptodate"] = s.engine->state == ReplicaState::uptodate;
   e["engine"]["promised_epoch"] = s.engine->promised_epoch.value;

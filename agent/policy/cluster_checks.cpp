@@ -1,9 +1,11 @@
 #include "agent/policy/cluster_checks.hpp"
 
 #include <array>
+#include <chrono>
 
 #include <arpa/inet.h>
 
+#include "agent/policy/duration_text.hpp"
 #include "agent/policy/json_document.hpp"
 
 namespace havm {
@@ -135,6 +137,14 @@ void check_ports(const ClusterPorts& ports, Findings& findings) {
   check("/ports/peer", peer, "replication", ports.replication);
 }
 
+void check_guest_p99(const ClusterConfig& config, Findings& findings) {
+  using std::chrono::milliseconds;
+  if (!config.guest_p99) return;
+  if (*config.guest_p99 < milliseconds(1) || *config.guest_p99 > milliseconds(60'000))
+    findings.add("/replication/guest_p99",
+                 "expected a duration from 1ms to 60s; found " + duration_text(*config.guest_p99));
+}
+
 }  // namespace
 
 void check_cluster(ClusterConfig& config, Findings& findings) {
@@ -143,6 +153,7 @@ void check_cluster(ClusterConfig& config, Findings& findings) {
   check_pairs(config, findings);
   check_witness(config, places, findings);
   check_ports(config.ports, findings);
+  check_guest_p99(config, findings);
   check_timing(config.timing, "/timing", findings);
 }
 

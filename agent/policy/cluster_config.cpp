@@ -91,6 +91,12 @@ ClusterConfig read_config(const json& document) {
   std::string transport;
   read_text(member(document, "security"), "transport", transport);
   if (transport == "plain") config.transport = Transport::plain;
+  const json& resyncs = member(member(document, "replication"), "resyncs_at_once");
+  if (resyncs.is_number_unsigned() && resyncs.get<std::uint64_t>() >= 1 &&
+      resyncs.get<std::uint64_t>() <= 64)
+    config.resyncs_at_once = resyncs.get<std::size_t>();
+  const json& p99 = member(member(document, "replication"), "guest_p99");
+  if (p99.is_string()) config.guest_p99 = parse_duration(p99.get<std::string>());
   return config;
 }
 

@@ -55,6 +55,9 @@ struct ClusterConfig {
   Timing timing;
   ClusterPorts ports;
   Transport transport = Transport::tls;
+  std::size_t resyncs_at_once = 1;  // on a node, of all VMs
+  // Of the guests' writes during a resync; none: about what it is without one.
+  std::optional<std::chrono::milliseconds> guest_p99;
   bool operator==(const ClusterConfig&) const = default;
 
   // Null when there is no such node.

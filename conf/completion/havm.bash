@@ -12,6 +12,9 @@ _havm_options() {
     unprotect) echo "--restart --dry-run --yes --json" ;;
     failover) echo "--to --dry-run --wait --timeout --json" ;;
     resync-verify) echo "--repair --yes --cancel --wait --no-wait --timeout --json" ;;
+    resync-pause) echo "--reason --dry-run --json" ;;
+    resync-resume) echo "--dry-run --json" ;;
+    snapshot-list) echo "--json" ;;
     start) echo "--json" ;;
     shutdown) echo "--json" ;;
     destroy) echo "--json" ;;
@@ -26,8 +29,9 @@ _havm_options() {
   esac
 }
 
-_havm_commands="list dominfo domstate explain wait protect unprotect failover resync-verify
-  start shutdown destroy cluster-init node-join certificate-info
+_havm_commands="list dominfo domstate explain wait protect unprotect failover
+  resync-verify resync-pause resync-resume snapshot-list start shutdown destroy
+  cluster-init node-join certificate-info
   node-list version cluster-validate policy-validate help"
 
 # What may stand in the first place behind a command.
@@ -35,7 +39,8 @@ _havm_arguments() {
   case $1 in
     protect) havm -q list --all --name 2>/dev/null ;;
     dominfo | domstate) havm -q list --all --name 2>/dev/null ;;
-    explain | wait | unprotect | failover | resync-verify | start | shutdown | destroy)
+    explain | wait | unprotect | failover | resync-verify | resync-pause | resync-resume | \
+      snapshot-list | start | shutdown | destroy)
       havm -q list --name 2>/dev/null
       ;;
     node-join) _havm_nodes ;;
@@ -76,7 +81,7 @@ _havm() {
       mapfile -t COMPREPLY < <(compgen -f -- "$word")
       return
       ;;
-    --timeout | --days) return ;;
+    --timeout | --days | --reason) return ;;
   esac
   if [[ $word == -* ]]; then
     mapfile -t COMPREPLY < <(compgen -W "$(_havm_options "$command") --help" -- "$word")

@@ -20,7 +20,8 @@ from lib import tree
 
 CORES = (
     "havm_failover_core", "havm_liveness_core", "havm_guard_core", "havm_witness_core",
-    "havm_session_core", "havm_resync_core", "havm_bitmap_core", "havm_nbd_core",
+    "havm_session_core", "havm_resync_core", "havm_resync_queue_core", "havm_bitmap_core",
+    "havm_nbd_core",
 )  # fmt: skip
 
 FORBIDDEN = [

@@ -28,6 +28,9 @@ Result<std::unique_ptr<Engine>> Engine::start(boost::asio::io_context& io, Engin
   BOOST_OUTCOME_TRY(engine->open_marks());
   engine->make_sessions();
   engine->make_nbd_servers();
+  BOOST_OUTCOME_TRY(engine->load_pause());
+  engine->snapshot_->look();
+  engine->settle_snapshot();
   BOOST_OUTCOME_TRY(engine->secondary_->start());
   BOOST_OUTCOME_TRY(engine->control_.start());
   const Record& record = engine->record_.record();
@@ -47,6 +50,7 @@ Engine::Engine(boost::asio::io_context& io, EngineConfig config, RecordStore sto
       record_(store_.record(), boot_id_),
       started_(BootClock::now()),
       quit_(std::move(quit)),
+      pause_file_(config_.record_path),
       guard_(io.get_executor(), config_.guard_socket, config_.vm),
       control_(
           io.get_executor(), config_.control_socket,
@@ -172,6 +176,10 @@ void Engine::make_sessions() {
                                               *marks_, std::move(p));
 
   SecondarySession::Callbacks s;
+  s.prepare_target = [this](bool everything, std::function<void()> ready) {
+    const bool consistent = record_.record().state != ReplicaState::inconsistent;
+    snapshot_->prepare(consistent, everything, std::move(ready));
+  };
   s.persist = [this] { persist(); };
   s.forget_dirty = [this] { forget_dirty(); };
   s.changed = [this] { secondary_changed(); };
@@ -187,6 +195,7 @@ void Engine::make_sessions() {
   };
   secondary_ = std::make_unique<SecondarySession>(io_.get_executor(), config_, boot_id_, disks,
                                                   record_, marks_->marks(), std::move(s));
+  snapshot_ = std::make_unique<TargetSnapshot>(io_.get_executor(), config_, real_snapshot_files());
 }
 
 void Engine::make_nbd_servers() {
@@ -290,6 +299,7 @@ void Engine::repaired(std::uint16_t disk, std::uint64_t offset, std::uint32_t le
 void Engine::secondary_changed() {
   const SecondaryCore& core = secondary_->core();
   const Record& record = record_.record();
+  settle_snapshot();
   const Epoch epoch = core.has_session() ? core.session_epoch() : record.epoch;
   Json event = {{"event", "secondary"},
                 {"epoch", epoch.value},
@@ -330,14 +340,6 @@ Engine::Json Engine::slow_json() const {
           {"backoff_ms", to_ms(slow.backoff_left(now))}};
 }
 
-Engine::Json Engine::sync_json() const {
-  const ResyncProgress& p = primary_->progress();
-  return {{"total_bytes", p.total_bytes},
-          {"done_bytes", p.done_bytes},
-          {"sent_bytes", p.sent_bytes},
-          {"rate_bytes_per_s", p.rate_bytes_per_s}};
-}
-
 Engine::Json Engine::status() const {
   const TimePoint now = BootClock::now();
   const Record& record = record_.record();
@@ -374,6 +376,7 @@ Engine::Json Engine::status() const {
       {"held", {{"frozen", owner && core.held()}, {"requests", owner ? core.held_requests() : 0}}},
       {"sync", sync_json()},
       {"verify", verify_json()},
+      {"snapshot", snapshot_->status()},
       {"dirty_bytes", marks_->marks().dirty_bytes()},
       {"grant",
        {{"given_age_ms", to_ms(secondary_->core().grant_age(now))},

@@ -33,7 +33,9 @@
 #include "vmrepl/session/marks_driver.hpp"
 #include "vmrepl/session/one_shot.hpp"
 #include "vmrepl/session/primary_session.hpp"
+#include "vmrepl/session/resync_pause_file.hpp"
 #include "vmrepl/session/secondary_session.hpp"
+#include "vmrepl/session/target_snapshot.hpp"
 
 namespace havm {
 
@@ -84,6 +86,13 @@ class Engine {
   // Only `known` arguments: a misspelt one must not be taken as absent.
   static Result<void> check_arguments(const Json& request,
                                       std::initializer_list<const char*> known);
+  // Resyncs that wait (engine_resync.cpp).
+  boost::asio::awaitable<Outcome> do_resync_pause(Json request);
+  boost::asio::awaitable<Outcome> do_resync_resume(Json request);
+  Result<void> load_pause();
+  void forget_holds();
+  void tell_resync();
+  void settle_snapshot();
   Result<void> judge_serve(Epoch epoch) const;
   Result<void> need_owner(const char* cmd) const;
   Error refuse(const std::string& why) const;
@@ -125,9 +134,11 @@ class Engine {
   std::vector<std::string> disk_errors_;  // of each disk; empty: none
   std::vector<std::uint64_t> repaired_;   // of each disk: ranges, since the start
   std::unique_ptr<MarksDriver> marks_;
+  ResyncPauseFile pause_file_;
   GuardClient guard_;
   std::unique_ptr<PrimarySession> primary_;
   std::unique_ptr<SecondarySession> secondary_;
+  std::unique_ptr<TargetSnapshot> snapshot_;
   std::vector<std::unique_ptr<NbdServer>> nbd_;
   ControlServer control_;
   std::unique_ptr<OneShot<Result<void>>> promising_;

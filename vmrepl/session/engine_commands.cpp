@@ -42,7 +42,7 @@ Engine::Command Engine::find_command(const std::string& name) {
     const char* name;
     Command command;
   };
-  static constexpr std::array<Entry, 15> commands{{
+  static constexpr std::array<Entry, 17> commands{{
       {"status", &Engine::do_status},
       {"promise", &Engine::do_promise},
       {"serve", &Engine::do_serve},
@@ -54,6 +54,8 @@ Engine::Command Engine::find_command(const std::string& name) {
       {"flush", &Engine::do_flush},
       {"shrink", &Engine::do_shrink},
       {"stand-by", &Engine::do_stand_by},
+      {"resync-pause", &Engine::do_resync_pause},
+      {"resync-resume", &Engine::do_resync_resume},
       {"quit", &Engine::do_quit},
       {"leave-slow-partner", &Engine::do_leave_slow_partner},
       {"verify", &Engine::do_verify},
@@ -75,7 +77,7 @@ awaitable<void> Engine::execute(std::string cmd, Json request, ControlServer::Re
   if (!outcome)
     spdlog::warn("vm={} epoch={} {} refused: {}", config_.vm, record_.record().epoch.value, cmd,
                  outcome.error().message);
-  else if (cmd != "status")
+  else if (cmd != "status" && cmd != "resync-pause")  // said by itself, and renewed often
     spdlog::info("vm={} epoch={} {} done", config_.vm, record_.record().epoch.value, cmd);
   reply(outcome);
   if (cmd != "quit" || ending) co_return;
@@ -159,6 +161,7 @@ awaitable<Engine::Outcome> Engine::do_serve(Json request) {
   }
   record_.serve(epoch);
   persist();
+  settle_snapshot();
   primary_->open(epoch);
   const Result<void> opened = open_nbd();
   if (opened) co_return Json::object();
@@ -282,6 +285,7 @@ awaitable<Engine::Outcome> Engine::do_stand_by(Json request) {
     persist();
   }
   secondary_->set_owner(false);
+  forget_holds();
   co_return Json::object();
 }
 

@@ -117,6 +117,19 @@ Result<void> parse_slow_partner(const Json& object, EngineConfig& config) {
   return success();
 }
 
+Result<void> parse_resync(const Json& object, EngineConfig& config) {
+  const std::string where = "engine configuration, resync";
+  if (!object.is_object()) return Error(where + ": is not an object");
+  BOOST_OUTCOME_TRY(only_keys(object, {"guest_p99_ms"}, where));
+  if (!object.contains("guest_p99_ms") || object["guest_p99_ms"].is_null()) return success();
+  JsonFields fields(object, where);
+  const std::uint64_t p99 = fields.number("guest_p99_ms");
+  BOOST_OUTCOME_TRY(fields.outcome());
+  if (p99 < 1 || p99 > 60'000) return Error(where + ": guest_p99_ms is not in 1..60000");
+  config.guest_p99 = std::chrono::milliseconds(p99);
+  return success();
+}
+
 Result<void> parse_mode(const Json& value, EngineConfig& config) {
   const auto* text = value.get_ptr<const std::string*>();
   const bool octal =
@@ -187,7 +200,7 @@ Result<EngineConfig> parse_engine_config(std::string_view json) {
   BOOST_OUTCOME_TRY(only_keys(object,
                               {"version", "vm", "vm_id", "node", "partner", "disks", "record",
                                "control_socket", "guard_socket", "listen", "partner_addresses",
-                               "timing", "slow_partner", "nbd_socket_mode", "tls"},
+                               "timing", "slow_partner", "resync", "nbd_socket_mode", "tls"},
                               where));
   JsonFields fields(object, where);
   EngineConfig config;
@@ -218,6 +231,9 @@ Result<EngineConfig> parse_engine_config(std::string_view json) {
   }
   if (object.contains("slow_partner")) {
     BOOST_OUTCOME_TRY(parse_slow_partner(object["slow_partner"], config));
+  }
+  if (object.contains("resync")) {
+    BOOST_OUTCOME_TRY(parse_resync(object["resync"], config));
   }
   if (object.contains("nbd_socket_mode")) {
     BOOST_OUTCOME_TRY(parse_mode(object["nbd_socket_mode"], config));

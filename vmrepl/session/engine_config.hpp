@@ -52,6 +52,9 @@ struct EngineConfig {
   std::chrono::milliseconds session_timeout{2000};
   std::chrono::milliseconds lease{6000};
   SlowPartnerLimits slow_partner;
+  // What a resync may make of the guest's p99 write latency; none: compared with what it is
+  // without.
+  std::optional<std::chrono::milliseconds> guest_p99;
   mode_t nbd_socket_mode = 0600;
 
   [[nodiscard]] std::vector<DiskIdentity> disk_identities() const;

@@ -261,7 +261,6 @@ void PrimarySession::tick() {
   core_.lease_due(now, actions_);
   pump();
   judge_partner(now);
-  if (resync_ && now - progress_at_ >= std::chrono::seconds(1)) note_progress(now);
   timer_.expires_after(config_.keepalive);
   timer_.async_wait([this](const boost::system::error_code& e) {
     if (!e && loop_running_) tick();

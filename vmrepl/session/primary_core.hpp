@@ -99,7 +99,8 @@ class PrimaryCore {
   // read_copy, compare_read, copy_done with the outcome. A copy of which only what differs is sent
   // (copy_read instead where it reads as zeroes).
   void compare_copy(OpId id, const DiskRange& range, Actions& out);
-  // While live; with `repair` what differs is sent, and is durable after verify_flush (copy_done).
+  // While live; with `repair` no guest read runs there, and what differs is sent; it is durable
+  // after verify_flush (copy_done).
   void verify(OpId id, const DiskRange& range, bool repair, Actions& out);
   void verify_flush(OpId id, std::uint16_t disk, Actions& out);
   void compare_read(OpId id, int error, std::vector<GrainHash> hashes, Actions& out);

@@ -46,6 +46,7 @@ PrimarySession::PrimarySession(boost::asio::any_io_executor executor, const Engi
       opener_(config.tls, config.node, config.partner, config.session_timeout),
       retry_(executor_),
       timer_(executor_),
+      flow_(executor_, config.guest_p99, [this] { look_at_resync(); }),
       slow_(config.slow_partner),
       verify_(make_verify()) {
   for (std::size_t i = 0; i < disks_.size(); ++i)
@@ -128,6 +129,7 @@ void PrimarySession::submit(std::uint16_t disk, std::unique_ptr<BlockRequest> re
   const OpId id = new_op();
   ops_[id].request = std::move(request);
   ops_[id].what = what;
+  if (resync_ && changes_data(what)) ops_[id].sent = BootClock::now();
   core_.submit(id, what, actions_);
   pump();
 }
@@ -192,7 +194,7 @@ void PrimarySession::execute(PrimaryAction& action) {
       return begin_resync();
     case Kind::session_changed:
       if (action.state == SessionState::lost || action.state == SessionState::none) {
-        resync_.reset();
+        end_resync();
         verify_.session_lost(action.text);
         slow_.session_ended();
       }
@@ -292,6 +294,8 @@ void PrimarySession::complete(OpId id, int error) {
   // completed without the partner) it may still wait here, with our buffer.
   if (op.is_sent && connection_ && !connection_->is_sent(op.frame_number))
     connection_->detach(op.frame_number);
+  if (error == 0 && op.sent != TimePoint{})
+    flow_.guest_write(op.sent, op.what.op == DiskOp::write ? op.what.length : 0);
   std::unique_ptr<BlockRequest> request = std::move(op.request);
   free_op(id);
   BlockDone done = std::move(request->done);
@@ -308,15 +312,31 @@ void PrimarySession::begin_resync() {
   resync_.emplace(std::move(dirty));
   spdlog::info("vm={} epoch={} {} resync of {} bytes begins", config_.vm, core_.epoch().value,
                to_text(sync_mode_), resync_->total_bytes());
-  progress_ = {resync_->total_bytes(), 0, 0, 0};
+  flow_.begin(resync_->total_bytes());
   progress_at_ = BootClock::now();
-  progress_bytes_ = 0;
+  fill_window();
+}
+
+void PrimarySession::end_resync() {
+  resync_.reset();
+  flow_.end();
+}
+
+void PrimarySession::look_at_resync() {
+  if (!resync_) return;
+  std::optional<TimePoint> oldest;
+  for (const Op& op : ops_)
+    if (op.used && op.sent != TimePoint{}) oldest = std::min(oldest.value_or(op.sent), op.sent);
+  flow_.look(oldest);
+  const TimePoint now = BootClock::now();
+  if (now - progress_at_ >= std::chrono::seconds(1)) tell_progress(now);
   fill_window();
 }
 
 void PrimarySession::fill_window() {
   if (!resync_ || core_.state() != SessionState::syncing) return;
   while (const auto next = resync_->peek()) {
+    if (!flow_.may_start()) break;
     const auto extents = disks_[next->disk]->extents(next->offset, next->length);
     const bool known = extents && !extents.value().empty();
     const bool hole = known && extents.value().front().hole;
@@ -325,6 +345,7 @@ void PrimarySession::fill_window() {
     ops_[id].copy = resync_->take(*next, length, hole);
     ops_[id].resync_number = resync_number_;
     const ResyncCopy& copy = ops_[id].copy;
+    flow_.started(copy.length, copy.hole);
     // A replica that is copied in full has little in common with this one: asking would cost it a
     // read of everything.
     ops_[id].compares = sync_mode_ == SyncMode::partial && partner_has_hashes() && !copy.hole &&
@@ -335,9 +356,9 @@ void PrimarySession::fill_window() {
       core_.copy(id, copy.disk, copy.offset, copy.length, actions_);
   }
   if (resync_->finished() && slow_.may_end_resync(BootClock::now())) {
-    note_progress(BootClock::now());
+    tell_progress(BootClock::now());
     core_.resync_finished(actions_);
-    resync_.reset();
+    end_resync();
   }
   pump();
 }
@@ -377,10 +398,10 @@ void PrimarySession::copy_was_read(OpId id, int error) {
 
 // Nothing of a copy waits to be sent when it ends: all its frames were acked, or their connection
 // is gone.
-void PrimarySession::send_copy(const Op& op, const FrameHeader& frame) {
+void PrimarySession::send_copy(Op& op, const FrameHeader& frame) {
   const std::uint64_t begin = frame.offset - op.copy.offset;
   connection_->send(frame, op.copy_data.span().subspan(begin, frame.length));
-  if (op.verify_run == 0) progress_.sent_bytes += frame.length;
+  op.sent_bytes += frame.length;
 }
 
 void PrimarySession::copy_done(const PrimaryAction& action) {
@@ -390,19 +411,13 @@ void PrimarySession::copy_done(const PrimaryAction& action) {
   if (!resync_ || op.resync_number != resync_number_) return;
   if (action.error != 0) return;  // the session went away, and with it this resync
   resync_->done(op.copy);
-  progress_.done_bytes = resync_->done_bytes();
+  flow_.copied(resync_->done_bytes(), op.copy.length, op.sent_bytes);
   fill_window();
 }
 
-void PrimarySession::note_progress(TimePoint now) {
-  const Duration passed = now - progress_at_;
-  if (passed < std::chrono::milliseconds(1)) return;
-  const auto bytes = static_cast<double>(progress_.done_bytes - progress_bytes_);
-  const double seconds = std::chrono::duration<double>(passed).count();
-  progress_.rate_bytes_per_s = static_cast<std::uint64_t>(bytes / seconds);
+void PrimarySession::tell_progress(TimePoint now) {
   progress_at_ = now;
-  progress_bytes_ = progress_.done_bytes;
-  callbacks_.progress(progress_);
+  callbacks_.progress(flow_.progress());
 }
 
 }  // namespace havm

@@ -30,6 +30,8 @@
 #include "vmrepl/session/frame_connection.hpp"
 #include "vmrepl/session/marks_driver.hpp"
 #include "vmrepl/session/primary_core.hpp"
+#include "vmrepl/session/primary_session_types.hpp"
+#include "vmrepl/session/resync_flow.hpp"
 #include "vmrepl/session/slow_partner_core.hpp"
 #include "vmrepl/session/sync_verdict.hpp"
 #include "vmrepl/session/verify_driver.hpp"
@@ -38,38 +40,12 @@
 
 namespace havm {
 
-struct ResyncProgress {
-  std::uint64_t total_bytes = 0;
-  std::uint64_t done_bytes = 0;
-  std::uint64_t rate_bytes_per_s = 0;
-  std::uint64_t sent_bytes = 0;  // of done_bytes: the others were equal, or zeroes
-};
-
 class PrimarySession {
  public:
   // Between two attempts to connect.
   static constexpr std::chrono::milliseconds retry_delay{500};
 
-  struct Callbacks {
-    std::function<void(SessionState state, const std::string& reason)> session_changed;
-    std::function<void()> synced;
-    std::function<void(Epoch promised)> deposed;
-    std::function<void(std::uint16_t disk, int error)> replica_failed;
-    std::function<void(TimePoint sent)> granted;
-    std::function<void(const ResyncProgress& progress)> progress;
-    std::function<void()> drained;
-    // Durable when they return (they never fail).
-    std::function<void()> new_generation;
-    std::function<void()> share_generation;
-    // The partner's replica may hold what this one lacks: no session until a person has chosen.
-    std::function<void(const std::string& reason)> split_brain;
-    std::function<void()> verify_changed;
-    // The partner answers too slowly, or does no longer.
-    std::function<void(bool is_slow, const std::string& reason)> partner_slow;
-    // A range that could not be read (`error`) was written again with the partner's data.
-    std::function<void(std::uint16_t disk, std::uint64_t offset, std::uint32_t length, int error)>
-        repaired;
-  };
+  using Callbacks = PrimaryCallbacks;
 
   PrimarySession(boost::asio::any_io_executor executor, const EngineConfig& config,
                  std::string boot_id, std::vector<ReplicaDisk*> disks, const ReplicaRecord& record,
@@ -101,7 +77,10 @@ class PrimarySession {
   [[nodiscard]] BlockService& service(std::size_t disk);
   [[nodiscard]] const PrimaryCore& core() const { return core_; }
   [[nodiscard]] SessionState state() const;
-  [[nodiscard]] const ResyncProgress& progress() const { return progress_; }
+  [[nodiscard]] const ResyncProgress& progress() const { return flow_.progress(); }
+  // Who wants the resync to wait: this one, if there is one, and those to come.
+  [[nodiscard]] ResyncFlow& flow() { return flow_; }
+  [[nodiscard]] const ResyncFlow& flow() const { return flow_; }
   [[nodiscard]] std::optional<TimePoint> last_grant_sent() const { return last_grant_sent_; }
   [[nodiscard]] const std::string& peer_boot_id() const { return peer_boot_id_; }
   [[nodiscard]] Duration silence(TimePoint now) const;
@@ -109,20 +88,7 @@ class PrimarySession {
 
  private:
   class Service;
-  struct Op {
-    std::unique_ptr<BlockRequest> request;  // of a guest; else a resync copy
-    DiskRequest what;
-    ResyncCopy copy;  // also the range of a verify's check
-    std::uint64_t resync_number = 0;
-    bool compares = false;         // only what differs is sent
-    std::uint64_t verify_run = 0;  // of a check, or of the flush at the end
-    VerifyCheck check;
-    Buffer copy_data;
-    bool used = false;
-    bool is_sent = false;
-    std::uint64_t frame_number = 0;
-    std::uint64_t own_number = 0;  // of its local leg, for slow_
-  };
+  using Op = PrimaryOp;
   using Socket = boost::asio::ip::tcp::socket;
 
   void submit(std::uint16_t disk, std::unique_ptr<BlockRequest> request);
@@ -141,17 +107,19 @@ class PrimarySession {
   void close_connection(const std::string& reason);
   // Resync.
   void begin_resync();
+  void end_resync();
+  void look_at_resync();
   void fill_window();
   void read_copy(OpId id);
   void copy_was_read(OpId id, int error);
-  void send_copy(const Op& op, const FrameHeader& frame);
+  void send_copy(Op& op, const FrameHeader& frame);
   void copy_done(const PrimaryAction& action);
+  void tell_progress(TimePoint now);
   // Verify (primary_verify.cpp).
   VerifyDriver make_verify();
   void verify_range(std::uint64_t run, const VerifyCheck& check, bool repair);
   void verify_flush(std::uint64_t run, std::uint16_t disk);
   void verify_done(const Op& op, const PrimaryAction& action);
-  void note_progress(TimePoint now);
   // Connecting.
   boost::asio::awaitable<void> connect_loop();
   boost::asio::awaitable<bool> connect_once(const ConfigEndpoint& endpoint);
@@ -196,9 +164,8 @@ class PrimarySession {
 
   std::optional<ResyncCore> resync_;
   std::uint64_t resync_number_ = 0;  // tells the copies of an abandoned resync from the present's
-  ResyncProgress progress_;
-  TimePoint progress_at_;
-  std::uint64_t progress_bytes_ = 0;
+  ResyncFlow flow_;
+  TimePoint progress_at_;  // last told
   SlowPartnerCore slow_;
   VerifyDriver verify_;
   std::optional<TimePoint> last_grant_sent_;

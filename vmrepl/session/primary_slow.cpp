@@ -10,12 +10,13 @@ void PrimarySession::note_sent(const FrameHeader& header) {
 }
 
 void PrimarySession::judge_partner(TimePoint now) {
-  slow_.copying(resync_ && !resync_->finished());
+  // While it is held nothing of it is in a guest request's way, once its last copies have ended.
+  const bool waits = resync_ && resync_->in_flight() == 0 && flow_.holds().held(now);
+  slow_.copying(resync_ && !resync_->finished() && !waits);
   if (slow_.judge(now)) callbacks_.partner_slow(slow_.is_slow(), slow_.reason());
   // Where the partner may be in-sync, leaving it holds all I/O until the arbiter has taken it out:
   // whether the arbiter answers is for the agent to know.
   if (!core_.partner_required()) (void)leave_slow_partner();
-  if (resync_ && resync_->finished()) fill_window();  // it may have waited for the probation
 }
 
 bool PrimarySession::leave_slow_partner() {

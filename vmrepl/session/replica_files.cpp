@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "vmrepl/base/files.hpp"
+#include "vmrepl/disk/image_snapshot.hpp"
 #include "vmrepl/disk/open_disk.hpp"
 #include "vmrepl/disk/record_store.hpp"
 #include "vmrepl/session/marks_driver.hpp"
@@ -20,6 +21,18 @@ Result<void> try_disks(const EngineConfig& config) {
   BOOST_OUTCOME_TRY(const auto ring, UringLoop::create(io.get_executor()));
   for (const ConfigDisk& disk : config.disks) {
     BOOST_OUTCOME_TRY(open_replica_disk(ring, disk.path, disk.size_bytes));
+  }
+  return success();
+}
+
+// The first resync would take it for the state of the new replica.
+Result<void> no_snapshots(const EngineConfig& config) {
+  for (const ConfigDisk& disk : config.disks) {
+    const std::string snapshot = snapshot_path(disk.path);
+    if (::access(snapshot.c_str(), F_OK) == 0)
+      return Error(
+          "there is a snapshot of an earlier replica, " + snapshot + ": move it away or delete it",
+          EEXIST);
   }
   return success();
 }
@@ -40,6 +53,7 @@ Result<void> check_record(const EngineConfig& config, const Record& record) {
 Result<void> create_record(const EngineConfig& config, ReplicaState state) {
   BOOST_OUTCOME_TRY(const auto boot_id, read_boot_id());
   BOOST_OUTCOME_TRY(try_disks(config));
+  BOOST_OUTCOME_TRY(no_snapshots(config));
   Record first;
   first.vm = config.vm;
   first.vm_id = config.vm_id;

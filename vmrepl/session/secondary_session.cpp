@@ -217,8 +217,31 @@ void SecondarySession::on_frame(ConnectionId id, const FrameHeader& header, Buff
       return;
     }
   }
+  if (const auto* begin = std::get_if<SyncBegin>(&what)) {
+    on_sync_begin(id, header, *begin);
+    return;
+  }
   core_.frame(id, header, request, BootClock::now(), actions_, what);
   pump();
+}
+
+// Nothing but keepalives comes behind it before it is answered. A connection that is gone by then
+// is none of the core's any more.
+void SecondarySession::on_sync_begin(ConnectionId id, const FrameHeader& header,
+                                     const SyncBegin& begin) {
+  if (preparing_ == id) {
+    // Prepared twice, the second time after data came, the target would keep a mixture.
+    core_.closed(id, actions_);
+    bye(id, "a second resync began in one session");
+    pump();
+    return;
+  }
+  preparing_ = id;
+  callbacks_.prepare_target(begin.mode != SyncMode::partial, [this, id, header, begin] {
+    if (preparing_ == id) preparing_ = 0;
+    core_.frame(id, header, no_op, BootClock::now(), actions_, begin);
+    pump();
+  });
 }
 
 void SecondarySession::on_hello(ConnectionId id, const Buffer& payload) {

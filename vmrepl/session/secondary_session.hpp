@@ -9,7 +9,9 @@
 //  proved
 //     to be the partner's.
 //  4. At most in_flight_bytes_max of payloads wait to be applied; then receiving pauses.
-//  5. The record is persisted (by the callback, which never fails) before anything that depends on
+//  5. A resync begins, for core and owner, only when the target is prepared (Callbacks); leases are
+//     granted meanwhile.
+//  6. The record is persisted (by the callback, which never fails) before anything that depends on
 //  it.
 // Everything refers to things that outlive it. One thread: the engine's executor.
 #pragma once
@@ -46,6 +48,9 @@ class SecondarySession {
   static constexpr std::size_t dirty_ranges_max = 65536;
 
   struct Callbacks {
+    // Before the first byte of a resync; goes on when `ready` is called. `everything`: of the
+    // disks.
+    std::function<void(bool everything, std::function<void()> ready)> prepare_target;
     std::function<void()> persist;
     std::function<void()> forget_dirty;  // durable when it returns
     std::function<void()> changed;       // the session, or the record by it
@@ -88,6 +93,7 @@ class SecondarySession {
   void add_connection(std::unique_ptr<ByteStream> stream);
   void warn_of_refusal(const std::string& reason);
   void on_frame(ConnectionId id, const FrameHeader& header, Buffer payload);
+  void on_sync_begin(ConnectionId id, const FrameHeader& header, const SyncBegin& begin);
   void on_hello(ConnectionId id, const Buffer& payload);
   void drop_connection(ConnectionId id);
   void pump();
@@ -128,6 +134,7 @@ class SecondarySession {
   std::map<ConnectionId, SessionId> hellos_;
   ConnectionId next_connection_ = 1;
   ConnectionId session_connection_ = 0;
+  ConnectionId preparing_ = 0;  // whose sync_begin waits for the target
   std::vector<Request> requests_;
   std::vector<OpId> free_;
   std::map<std::uint64_t, FlushAll> flushes_;

@@ -15,8 +15,8 @@
 //      So one hiccup is no reason, one that comes again and again is. It stays slow until half of
 //      that is worked off. One call of judge() counts for at most a second: a time in which this
 //      process itself stood still is not held against the partner.
-//  L3. While a resync copies, requests of the guest wait behind copies on their way: only a partner
-//      that answers nothing at all for `limit` is bad then.
+//  L3. While a resync copies (not while it is held), requests of the guest wait behind copies on
+//      their way: only a partner that answers nothing at all for `limit` is bad then.
 //  L4. A partner that was left behind is not connected to before `backoff` is over, which doubles
 //      each time up to backoff_max. Then it is on probation: the end of the resync, and with it the
 //      in-sync set of both, waits until it was not bad for `probation`, and a second of bad time is

@@ -153,26 +153,31 @@ void World::session(Input& in) {
   }
 }
 
+// The end of a resync is told only when all that was dirty has been copied.
 void World::copy(Input& in) {
   if (core_.state() == SessionState::live) return check(in);
   if (!resync_ || core_.state() != SessionState::syncing) return;
-  if (in.below(8) == 7) {
-    resync_ = false;
+  if (resync_->finished()) {
+    resync_.reset();
     core_.resync_finished(actions_);
     return;
   }
   const auto id = free_id();
-  if (!id) return;
+  const auto next = resync_->peek();
+  if (!id || !next) return;
+  const std::size_t how = in.below(4);
   Op op;
+  op.copy = resync_->take(*next, next->length, how > 1);
+  op.session = session_;
   op.is_copy = true;
+  op.compares = how == 0;
   op.what.op = DiskOp::read;
-  op.what.disk = static_cast<std::uint16_t>(in.below(disk_count));
-  op.what.offset = some_offset(in);
-  op.what.length = 32768;
+  op.what.disk = op.copy.disk;
+  op.what.offset = op.copy.offset;
+  op.what.length = op.copy.length;
   op.number = next_number_++;
   ops_[*id] = op;
-  ops_[*id].compares = op.what.offset % DirtyBitmap::grain_bytes == 0;
-  if (ops_[*id].compares)
+  if (op.compares)
     core_.compare_copy(*id, {op.what.disk, op.what.offset, op.what.length}, actions_);
   else
     core_.copy(*id, op.what.disk, op.what.offset, op.what.length, actions_);
@@ -400,10 +405,12 @@ void World::execute(const PrimaryAction& action) {
                  "a copy ends after its read");
       if (ops_.at(action.id).what.op == DiskOp::flush && action.error == 0)
         check_flush(ops_.at(action.id));
+      if (resync_ && action.error == 0 && ops_.at(action.id).session == session_)
+        resync_->done(ops_.at(action.id).copy);
       ops_.erase(action.id);
       return;
     case Kind::begin_resync:
-      resync_ = true;
+      resync_.emplace(std::vector<const DirtyBitmap*>{&marks_.dirty(0), &marks_.dirty(1)});
       before_stream_ = next_number_ - 1;
       return;
     case Kind::session_changed:
@@ -417,6 +424,8 @@ void World::execute(const PrimaryAction& action) {
       FUZZ_CHECK(action.time < now_ + Duration(1), "a grant is for a request that was sent");
       return;
     case Kind::synced:
+      FUZZ_CHECK(marks_.dirty_bytes() == 0, "what was dirty is durable there (P6)");
+      return;
     case Kind::deposed:
     case Kind::replica_failed:
       return;
@@ -550,7 +559,7 @@ void World::lost() {
                "half of a repair may be lacking (P6)");
   unanswered_.clear();
   connected_ = false;
-  resync_ = false;
+  resync_.reset();
 }
 
 // Everything ends: nothing may be left over.
@@ -583,8 +592,11 @@ std::vector<std::string> seeds() {
     return packed(0, 1) + packed(0, 1) + packed(0, 1) + packed(slot, 1) + packed(1, 1) +
            packed(flags, 1);
   };
+  const std::string read =
+      packed(0, 1) + packed(2, 1) + packed(0, 1) + packed(1, 1) + packed(1, 1) + packed(0, 1);
   const std::string flush = packed(0, 1) + packed(4, 1) + packed(0, 1) + packed(0, 1);
   const std::string local = packed(4, 1) + packed(0, 1) + packed(99, 1);
+  const std::string failed = packed(4, 1) + packed(0, 1) + packed(0, 1);
   const std::string flushed = packed(7, 1) + packed(0, 1) + packed(99, 1);
   const std::string connect = packed(8, 1) + packed(0, 1) + packed(0, 1);
   const std::string connect_full = packed(8, 1) + packed(0, 1) + packed(1, 1);
@@ -593,10 +605,16 @@ std::vector<std::string> seeds() {
   const std::string lease = packed(8, 1) + packed(3, 1);
   const std::string logged = packed(12, 1) + packed(0, 1);
   const std::string answer = packed(13, 1) + packed(99, 1) + packed(0, 1);
-  const std::string copy = packed(9, 1) + packed(0, 1) + packed(0, 1) + packed(3, 1);
-  const std::string end_resync = packed(9, 1) + packed(7, 1);
+  const auto copy = [&](std::uint8_t how) {
+    return packed(9, 1) + packed(how, 1) + local + answer;
+  };
+  const std::string end_resync = packed(9, 1);
   const auto role = [](std::uint8_t what) { return packed(11, 1) + packed(what, 1); };
-  const std::string synced = connect + answer + copy + local + answer + end_resync + answer;
+  const std::string alone = write(0) + logged + local;
+  const std::string synced = alone + connect + answer + copy(1) + end_resync + answer;
+  std::string all;
+  for (int i = 0; i < 6; ++i)
+    all += copy(2);
   const std::string live = synced + role(0) + role(3) + answer;
   return {
       write(0) + logged + local + flush + flushed + connect + answer + write(1) + lose + local,
@@ -604,7 +622,10 @@ std::vector<std::string> seeds() {
           answer,
       live + lease + answer + write(0) + logged + write(0) + lose + local + role(6) + local,
       live + role(5) + write(3) + role(6) + logged + local + role(7) + packed(0, 1),
-      connect_full + save + answer + copy + local + answer + end_resync + answer,
+      connect_full + save + answer + all + end_resync + answer,
+      write(0) + logged + local + connect + answer + copy(0) + answer + end_resync + answer +
+          role(0),
+      live + read + failed + answer + logged + local,
       write(0) + logged + write(8) + logged + local + local + write(12) + flushed + logged + local,
       synced + packed(13, 1) + packed(255, 1) + packed(0, 1) + packed(~0ULL, 8)};
 }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "tests/fuzz/support/fuzz_target.hpp"
+#include "vmrepl/resync/resync_core.hpp"
 #include "vmrepl/session/primary_core.hpp"
 
 namespace havm::fuzz {
@@ -19,6 +20,8 @@ constexpr OpId ops_max = 48;
 
 struct Op {
   DiskRequest what;
+  ResyncCopy copy;        // of a resync
+  SessionId session;      // of that copy
   bool is_copy = false;   // of a resync, or of a verify
   bool compares = false;  // a copy of which only what differs is sent, or a check
   bool verifies = false;
@@ -94,9 +97,9 @@ class World {
   std::vector<Sent> unanswered_;
   DiskState disks_[disk_count];
   bool held_before_ = false;
-  bool released_ = false;            // by shrink or close, in this event
-  bool resync_ = false;              // as the driver keeps it
-  std::uint64_t before_stream_ = 0;  // number of the newest request when the stream began
+  bool released_ = false;             // by shrink or close, in this event
+  std::optional<ResyncCore> resync_;  // as the driver keeps it
+  std::uint64_t before_stream_ = 0;   // number of the newest request when the stream began
   bool connected_ = false;
   bool full_ = false;           // the session copies everything
   bool generation_due_ = true;  // the partner may hold the present generation

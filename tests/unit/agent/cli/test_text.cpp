@@ -84,9 +84,45 @@ TEST_F(Text, ResyncInWords) {
   EXPECT_EQ(sync_cell(vm).text, "resyncing 50 %");
   EXPECT_EQ(sync_detail(vm), "resyncing 50 % (512.00 MiB of 1.00 GiB, 100.00 MiB/s)");
   EXPECT_EQ(sync_progress(vm), "Synchronising: [ 50 %] 100.00 MiB/s");
+  vm["sync"]["left_s"] = 300;
+  vm["sync"]["limit_bytes_per_s"] = 110 << 20;
+  vm["sync"]["copying"] = "running";
+  EXPECT_EQ(sync_cell(vm).text, "resyncing 50 %");
+  EXPECT_EQ(sync_detail(vm),
+            "resyncing 50 % (512.00 MiB of 1.00 GiB, 100.00 MiB/s, 5 min left, at most 110.00 "
+            "MiB/s for the guest's sake)");
+  EXPECT_EQ(sync_progress(vm), "Synchronising: [ 50 %] 100.00 MiB/s, 5 min left");
   vm["sync"] = {{"state", "alone"}};
   EXPECT_EQ(sync_detail(vm), "alone");
   EXPECT_EQ(sync_progress(vm), "Synchronising: alone");
+}
+
+TEST_F(Text, AResyncThatWaitsSaysWhy) {
+  json vm;
+  vm["protected"] = true;
+  vm["sync"] = {{"state", "resyncing"},   {"done_bytes", 512 << 20}, {"total_bytes", 1 << 30},
+                {"rate_bytes_per_s", 0},  {"left_s", nullptr},       {"copying", "paused"},
+                {"reason", "backup runs"}};
+  EXPECT_EQ(sync_cell(vm).text, "paused 50 %");
+  EXPECT_EQ(sync_detail(vm), "paused 50 % (512.00 MiB of 1.00 GiB): backup runs");
+  EXPECT_EQ(sync_progress(vm), "Synchronising: [ 50 %] paused: backup runs");
+  vm["sync"]["copying"] = "queued";
+  vm["sync"]["reason"] = "VM db is before it";
+  EXPECT_EQ(sync_cell(vm).text, "queued 50 %");
+  vm["sync"]["state"] = "alone";
+  EXPECT_EQ(sync_detail(vm), "alone");
+  vm["sync"]["state"] = "in-sync";
+  vm["sync"]["copying"] = "paused";
+  EXPECT_EQ(sync_cell(vm).text, "in-sync");
+  EXPECT_EQ(sync_detail(vm), "in-sync; the next resync is paused: VM db is before it");
+}
+
+TEST_F(Text, TimeLeft) {
+  EXPECT_EQ(time_left_text(0), "0 s");
+  EXPECT_EQ(time_left_text(119), "119 s");
+  EXPECT_EQ(time_left_text(125), "2 min");
+  EXPECT_EQ(time_left_text(12000), "3 h 20 min");
+  EXPECT_EQ(time_left_text(190800), "2 d 5 h");
 }
 
 TEST_F(Text, MissingFieldsAreDashes) {

@@ -35,9 +35,12 @@ TEST(ClusterConfig, ReadsEverything) {
   document["timing"] = json::parse(R"({"profile": "slow", "lease": "30s", "drift_ppm": 5})");
   document["ports"] = json::parse(
       R"({"heartbeat": 5000, "peer": 5001, "replication": {"first": 6000, "last": 6001}})");
+  document["replication"] = json::parse(R"({"resyncs_at_once": 3, "guest_p99": "10ms"})");
   Findings findings;
   const auto config = parse_cluster_config(document.dump(), findings);
   ASSERT_THAT(texts(findings), ElementsAre());
+  EXPECT_EQ(config->resyncs_at_once, 3U);
+  EXPECT_EQ(config->guest_p99, milliseconds(10));
   EXPECT_EQ(config->name, "demo");
   EXPECT_THAT(config->nodes.at("a").links, ElementsAre("10.0.0.1", "10.0.1.1"));
   EXPECT_EQ(config->witness, (WitnessEndpoint{"10.0.2.9", 1234}));
@@ -50,6 +53,28 @@ TEST(ClusterConfig, ReadsEverything) {
   EXPECT_EQ(config->partner_of("a").name, "b");
   EXPECT_EQ(config->partner_of("b").name, "a");
   EXPECT_EQ(config->find_node("c"), nullptr);
+}
+
+TEST(ClusterConfig, TheLatencyOfGuestsHasBounds) {
+  json document = valid();
+  for (const char* good : {"1ms", "60s", "1min"}) {
+    document["replication"]["guest_p99"] = good;
+    EXPECT_TRUE(check(document).empty()) << good;
+  }
+  for (const char* bad : {"0ms", "61s", "2min", "5"}) {
+    document["replication"]["guest_p99"] = bad;
+    EXPECT_EQ(check(document).size(), 1U) << bad;
+  }
+}
+
+TEST(ClusterConfig, AtLeastOneResyncAtATime) {
+  json document = valid();
+  Findings none;
+  EXPECT_EQ(parse_cluster_config(document.dump(), none)->resyncs_at_once, 1U);
+  for (const char* bad : {"0", "65", "-1", "1.5", "\"2\""}) {
+    document["replication"]["resyncs_at_once"] = json::parse(bad);
+    EXPECT_EQ(check(document).size(), 1U) << bad;
+  }
 }
 
 TEST(ClusterConfig, DefaultsOfWhatIsMissing) {

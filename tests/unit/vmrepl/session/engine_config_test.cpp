@@ -65,6 +65,21 @@ TEST(EngineConfigTest, SlowPartnersAreLeftUnlessThatIsSwitchedOff) {
   EXPECT_EQ(parse_engine_config(j.dump()).value().slow_partner.limit, std::chrono::milliseconds(0));
 }
 
+TEST(EngineConfigTest, TheGuestsLatencyDuringAResync) {
+  Json j = good();
+  EXPECT_FALSE(parse_engine_config(j.dump()).value().guest_p99);
+  j["resync"]["guest_p99_ms"] = nullptr;
+  EXPECT_FALSE(parse_engine_config(j.dump()).value().guest_p99);
+  j["resync"]["guest_p99_ms"] = 10;
+  EXPECT_EQ(parse_engine_config(j.dump()).value().guest_p99, std::chrono::milliseconds(10));
+  for (const Json& bad : {Json(0), Json(60001), Json("10"), Json(-1)}) {
+    j["resync"]["guest_p99_ms"] = bad;
+    EXPECT_FALSE(parse_engine_config(j.dump())) << bad;
+  }
+  j["resync"] = Json::object({{"p99", 1}});
+  EXPECT_THAT(parse_engine_config(j.dump()).error().message, HasSubstr("unknown key 'p99'"));
+}
+
 TEST(EngineConfigTest, PlainTcpIsNullOrNothing) {
   Json j = good();
   j["tls"] = nullptr;
