@@ -44,16 +44,6 @@ Result<ResyncHold> hold_of(const Json& request, HoldBy by, TimePoint now) {
   return hold;
 }
 
-Result<void> only(const Json& request, std::initializer_list<const char*> known) {
-  for (const auto& [key, value] : request.items()) {
-    bool found = false;
-    for (const char* k : known)
-      found = found || key == k;
-    if (!found) return Error("unknown argument '" + key + "'");
-  }
-  return success();
-}
-
 }  // namespace
 
 Result<void> Engine::load_pause() {
@@ -66,7 +56,7 @@ Result<void> Engine::load_pause() {
 }
 
 awaitable<Engine::Outcome> Engine::do_resync_pause(Json request) {
-  BOOST_OUTCOME_CO_TRY(only(request, {"by", "reason", "for_ms"}));
+  BOOST_OUTCOME_CO_TRY(check_arguments(request, {"by", "reason", "for_ms"}));
   BOOST_OUTCOME_CO_TRY(const HoldBy by, by_of(request));
   const TimePoint now = BootClock::now();
   BOOST_OUTCOME_CO_TRY(ResyncHold hold, hold_of(request, by, now));
@@ -86,7 +76,7 @@ awaitable<Engine::Outcome> Engine::do_resync_pause(Json request) {
 }
 
 awaitable<Engine::Outcome> Engine::do_resync_resume(Json request) {
-  BOOST_OUTCOME_CO_TRY(only(request, {"by"}));
+  BOOST_OUTCOME_CO_TRY(check_arguments(request, {"by"}));
   BOOST_OUTCOME_CO_TRY(const HoldBy by, by_of(request));
   if (by == HoldBy::administrator) {
     BOOST_OUTCOME_CO_TRY(pause_file_.remove());
