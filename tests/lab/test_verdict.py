@@ -2,9 +2,11 @@
 accepted."""
 
 import pathlib
+import subprocess
 
 import pytest
 
+from lab import procs
 from lab.history import read_history
 from lab.verdict import judge
 
@@ -56,3 +58,16 @@ def test_order_in_the_file_does_not_matter(path):
     records = read_history(path)
     about, rest = records[0], records[1:]
     assert judge(rest[::-1], about["vm"], expect_boot=about["expect_boot"])["verdict"] == "pass"
+
+
+def test_a_process_is_dying_only_when_it_was_killed():
+    child = subprocess.Popen(["/usr/bin/sleep", "60"])
+    try:
+        assert not procs.dying(child.pid)
+        child.kill()
+        # Until it is waited for: killed, exiting or a zombie.
+        assert procs.dying(child.pid)
+    finally:
+        child.kill()
+        child.wait()
+    assert procs.dying(child.pid)

@@ -49,6 +49,8 @@ class Sampler:
             fields = procs.stat_fields(pid) if what else None
             if not fields or fields[0] in "ZX" or int(fields[19]) != what[0]:
                 continue
+            if fields[0] not in "Tt" and procs.dying(pid):
+                continue
             vms.setdefault(what[1], []).append(
                 {"host": what[2], "pid": pid, "start": what[0], "state": fields[0]}
             )

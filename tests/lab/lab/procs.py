@@ -29,6 +29,24 @@ def state(pid: int) -> str | None:
     return fields[0] if fields else None
 
 
+PF_EXITING = 0x4
+SIGKILL_PENDING = 1 << (9 - 1)
+
+
+def dying(pid: int) -> bool:
+    """True once a process can only end: its state is R then, until the kernel has taken it apart,
+    but nothing of its own runs any more."""
+    fields = stat_fields(pid)
+    if not fields or fields[0] in "ZX" or int(fields[6]) & PF_EXITING:
+        return True
+    try:
+        lines = pathlib.Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return True
+    pending = [line.split()[1] for line in lines if line.startswith(("SigPnd:", "ShdPnd:"))]
+    return any(int(mask, 16) & SIGKILL_PENDING for mask in pending)
+
+
 def start_ticks(pid: int) -> int | None:
     fields = stat_fields(pid)
     return int(fields[19]) if fields else None
