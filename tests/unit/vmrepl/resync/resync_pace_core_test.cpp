@@ -97,6 +97,23 @@ struct World {
   }
 };
 
+// Of a range that is compared first little or nothing goes over the link, however good it is.
+TEST(ResyncPaceCoreTest, WhatWasEqualThereSaysNothingAboutTheLink) {
+  TimePoint now{seconds(100)};
+  ResyncPaceCore pace(now);
+  const auto window = [&](std::uint64_t bytes, bool whole) {
+    pace.copied(bytes, whole);
+    now += ResyncPaceCore::window_min;
+    pace.look(now, std::nullopt);
+    return pace.link();
+  };
+  const std::uint64_t link = window(64 * mib, true);
+  EXPECT_EQ(link, 256 * mib);
+  EXPECT_EQ(window(64 << 10, false), link);
+  EXPECT_EQ(window(0, false), link);
+  EXPECT_LT(window(64 << 10, true), link);
+}
+
 TEST(ResyncPaceCoreTest, WithoutAGuestThereIsNoLimit) {
   World w(100.0 * mib);
   EXPECT_GT(w.rate_over(seconds(5)), 95.0);

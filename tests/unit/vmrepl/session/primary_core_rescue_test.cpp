@@ -62,6 +62,36 @@ TEST_F(Rescued, NoWriteComesBetweenTheReadAndTheRepair) {
               ElementsAre(Kind::repaired, Kind::complete, Kind::send, Kind::submit_local));
 }
 
+// Else the partner's data could come here while this side's goes there, and both would be changed.
+TEST_F(Rescued, ARescueAndTheRepairOfAVerifyNeverRunOverTheSameBytes) {
+  constexpr std::uint32_t grain = DirtyBitmap::grain_bytes;
+  start();
+  read(0);
+  core.verify(1, {0, 0, grain}, false, out);
+  EXPECT_THAT(take_kinds(), ElementsAre(Kind::submit_local, Kind::read_copy))
+      << "a check that repairs nothing is in nobody's way";
+  core.compare_read(1, EIO, {}, out);
+  take();
+  core.verify(1, {0, 0, grain}, true, out);
+  EXPECT_THAT(take_kinds(), IsEmpty()) << "the read may have to be rescued";
+  local(0, EIO);
+  data(sent(FrameType::read));
+  take();
+  core.written_back(0, 0, out);
+  EXPECT_THAT(take_kinds(), ElementsAre(Kind::repaired, Kind::complete, Kind::read_copy));
+  read(2);
+  EXPECT_THAT(take_kinds(), IsEmpty()) << "this side's data may be on its way";
+  core.compare_read(1, 0, {GrainHash{1, 1}}, out);
+  FrameHeader equal;
+  equal.type = FrameType::hash_ok;
+  equal.session = SessionId(77);
+  equal.sequence = sent(FrameType::hash);
+  equal.length = grain;
+  take();
+  core.frame(equal, out, {GrainHash{1, 1}});
+  EXPECT_THAT(take_kinds(), ElementsAre(Kind::copy_done, Kind::submit_local));
+}
+
 TEST_F(Rescued, TheRepairIsAnnouncedInTheActivityLog) {
   ReplicaMarks empty{{DirtyBitmap(disk_bytes)}, ReplicaMarks::LogTable(16), 1};
   PrimaryCore fresh(empty);
