@@ -37,7 +37,7 @@ SimEngine::SimEngine(Surroundings& world, int node, NodeDisk& disk, std::string 
   disk_.record.sync();
   disk_.log.sync();
   disk_.bitmap.sync();
-  tick(false);
+  if (marks_.changed()) save();
   if (record_.record().owner_epoch == Epoch() && marks_.dirty_bytes() != 0) forget_dirty();
   primary_ = std::make_unique<PrimaryCore>(marks_);
   secondary_ = std::make_unique<SecondaryCore>(context_for(node), record_, marks_, from_ns(0));
