@@ -142,7 +142,7 @@ class World final : public Surroundings {
   void consider_promotion(int node);
   void ask_flush(int node, Asked what);
   [[nodiscard]] bool hears(int node) const;  // its partner's agent
-  [[nodiscard]] Epoch next_epoch(int node) const;
+  [[nodiscard]] Epoch next_epoch(int node);
   bool swap(int node, const Register& expected, const Register& next, const char* kind);
   bool swap_to_alone(int node, const char* kind);
   Node& at(int node) { return nodes_[static_cast<std::size_t>(node)]; }

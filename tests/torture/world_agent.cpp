@@ -24,10 +24,11 @@ bool World::hears(int node) const {
   return network_up_ && at(1 - node).up;
 }
 
-Epoch World::next_epoch(int node) const {
+Epoch World::next_epoch(int node) {
   const Record& own = at(node).engine->record().record();
   Epoch epoch = std::max({register_.epoch, own.epoch, own.promised_epoch});
-  if (hears(node) && at(1 - node).engine)
+  const bool heard_promise = !chance_.one_in(4);  // what was heard last may be older
+  if (heard_promise && hears(node) && at(1 - node).engine)
     epoch = std::max(epoch, at(1 - node).engine->record().record().promised_epoch);
   return epoch.next();
 }
@@ -261,7 +262,8 @@ void World::go_on_promoting(int node) {
     return n.engine->promise(p.epoch);
   }
   n.agent.promotion.reset();
-  swap(node, p.from, alone(node, p.epoch), "promote-swap");
+  // Or the swap never arrives; a later promise is higher.
+  if (!chance_.one_in(4)) swap(node, p.from, alone(node, p.epoch), "promote-swap");
 }
 
 void World::consider_promotion(int node) {
@@ -269,7 +271,7 @@ void World::consider_promotion(int node) {
   const SimEngine& e = *n.engine;
   const bool proven = n.agent.takeover_proof == register_.epoch;
   // The agent waits for the end of the session; the engines must not depend on that.
-  const bool impatient = chance_.one_in(8);
+  const bool impatient = chance_.one_in(3);
   const bool owner_may_live = hears(node) || (e.secondary().has_session() && !impatient);
   if (!proven && (owner_may_live || !chance_.one_in(3))) return;
   const Record& own = e.record().record();

@@ -80,7 +80,8 @@ Result<void> SecondarySession::listen(const ConfigEndpoint& endpoint) {
     (void)::setsockopt(acceptor->native_handle(), IPPROTO_IP, IP_FREEBIND, &on, sizeof on);
     acceptor->bind(where, e);
   }
-  if (!e) acceptor->listen(16, e);
+  // A full queue would drop the owner's SYN too, and cost it a second.
+  if (!e) acceptor->listen(Tcp::socket::max_listen_connections, e);
   if (e)
     return Error("VM " + config_.vm + ": cannot listen for the partner on " + endpoint.address +
                      " port " + std::to_string(endpoint.port) + ": " + e.message() +
@@ -216,6 +217,11 @@ void SecondarySession::on_frame(ConnectionId id, const FrameHeader& header, Buff
       pump();
       return;
     }
+  }
+  if (header.type == FrameType::bye) {
+    const auto said = decode_bye(text_of(payload.span()));
+    spdlog::info("vm={} the owner ends the session: {}", config_.vm,
+                 said ? said.value().reason : said.error().message);
   }
   if (const auto* begin = std::get_if<SyncBegin>(&what)) {
     on_sync_begin(id, header, *begin);

@@ -5,7 +5,6 @@
 
 #include <boost/asio/experimental/awaitable_operators.hpp>
 #include <boost/asio/redirect_error.hpp>
-#include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
 
 #include "vmrepl/transport/tcp_stream.hpp"
@@ -46,17 +45,19 @@ awaitable<void> linger(Socket& socket) {
 
 }  // namespace
 
-awaitable<Result<void>> StreamOpener::shake_hands(TlsStream& stream) const {
-  steady_timer deadline(stream.socket().get_executor(), deadline_);
+Error StreamOpener::too_late() const {
+  return Error("TLS: the other side did not finish the handshake within " +
+               std::to_string(deadline_.count()) + " ms");
+}
+
+awaitable<Result<void>> StreamOpener::shake_hands(TlsStream& stream, Timer& deadline) const {
   for (;;) {
     const StreamStep step = stream.handshake();
     if (step.kind == StreamStep::Kind::moved) co_return success();
     if (step.kind != StreamStep::Kind::blocked) co_return Error("TLS: " + step.why);
     const auto what = stream.has_unsent() ? Socket::wait_write : Socket::wait_read;
     const bool in_time = co_await wait_for(stream.socket(), what, deadline);
-    if (!in_time)
-      co_return Error("TLS: the other side did not finish the handshake within " +
-                      std::to_string(deadline_.count()) + " ms");
+    if (!in_time) co_return too_late();
   }
 }
 
@@ -69,11 +70,17 @@ awaitable<StreamOpener::Opened> StreamOpener::open(Socket socket, TlsRole role) 
     co_return plain;
   }
   socket.set_option(boost::asio::ip::tcp::no_delay(true), failed);
+  steady_timer deadline(socket.get_executor(), deadline_);
+  if (role == TlsRole::server) {
+    // Who says nothing costs nothing: a context is read from files and takes its time.
+    const bool speaks = co_await wait_for(socket, Socket::wait_read, deadline);
+    if (!speaks) co_return too_late();
+  }
   auto context = make_tls_context(*tls_, node_);
   if (!context) co_return Error("TLS: " + context.error().message);
   auto stream = TlsStream::create(std::move(socket), *context.value(), role, partner_);
   if (!stream) co_return stream.error();
-  const Result<void> done = co_await shake_hands(*stream.value());
+  const Result<void> done = co_await shake_hands(*stream.value(), deadline);
   if (done) {
     std::unique_ptr<ByteStream> ready = std::move(stream).value();
     co_return ready;

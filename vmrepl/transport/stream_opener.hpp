@@ -14,6 +14,7 @@
 #include <string>
 
 #include <boost/asio/awaitable.hpp>
+#include <boost/asio/steady_timer.hpp>
 
 #include "vmrepl/base/result.hpp"
 #include "vmrepl/transport/tls_files.hpp"
@@ -38,7 +39,10 @@ class StreamOpener {
   boost::asio::awaitable<Opened> open(Socket socket, TlsRole role) const;
 
  private:
-  boost::asio::awaitable<Result<void>> shake_hands(TlsStream& stream) const;
+  using Timer = boost::asio::steady_timer;
+
+  boost::asio::awaitable<Result<void>> shake_hands(TlsStream& stream, Timer& deadline) const;
+  [[nodiscard]] Error too_late() const;
 
   std::optional<TlsFiles> tls_;
   std::string node_;
