@@ -12,16 +12,17 @@
 namespace havm::torture {
 namespace {
 
-constexpr unsigned mutant_seconds_max = 120;
+// Of one seed, which takes less than a second.
+constexpr unsigned seed_seconds_max = 120;
 
 // What the child tells: all that is written to the pipe, its assertion's message among it.
 [[noreturn]] void run_child(const Mutant& mutant, std::uint64_t first, std::uint64_t seeds_max,
                             int to_parent) {
   ::dup2(to_parent, STDERR_FILENO);
-  ::alarm(mutant_seconds_max);
   broken_rule = mutant.rule;
   int status = EXIT_SUCCESS;
   for (std::uint64_t i = 0; i < seeds_max && status == EXIT_SUCCESS; ++i) {
+    ::alarm(seed_seconds_max);
     std::string line = ".";  // one for each seed that was begun
     (void)!::write(to_parent, line.data(), line.size());
     std::string why;

@@ -14,8 +14,7 @@ bool collect(const DirtyBitmap& dirty, std::size_t count_max, std::uint64_t gap,
     const auto run = dirty.next_set(cursor, dirty.disk_size_bytes());
     if (!run) break;
     cursor = run->offset + run->length;
-    if (!ranges.empty() &&
-        run->offset - (ranges.back().offset + ranges.back().length) <= gap) {
+    if (!ranges.empty() && run->offset - (ranges.back().offset + ranges.back().length) <= gap) {
       ranges.back().length = cursor - ranges.back().offset;
       continue;
     }

@@ -60,9 +60,7 @@ class ReplicaMarks {
   [[nodiscard]] bool starved() const { return log_.starved(); }
 
   // A flush of this disk on every leg it has is about to start; flushed(disk, that) when it ended.
-  [[nodiscard]] std::uint64_t flush_started(std::uint16_t disk) {
-    return log_.flush_started(disk);
-  }
+  [[nodiscard]] std::uint64_t flush_started(std::uint16_t disk) { return log_.flush_started(disk); }
   void flushed(std::uint16_t disk, std::uint64_t mark);
 
   // ---- saving the bitmaps --------------------------------------------------------------------
@@ -84,9 +82,9 @@ class ReplicaMarks {
   std::vector<DirtyBitmap> bitmaps_;
   std::size_t slots_;
   ActivityLogCore log_;
-  FlushMarks waiting_;  // for the start of a save
-  FlushMarks saving_;   // for the end of the running one
-  std::uint64_t version_ = 0;  // rises with every change of a bit
+  FlushMarks waiting_;             // for the start of a save
+  FlushMarks saving_;              // for the end of the running one
+  std::uint64_t version_ = 0;      // rises with every change of a bit
   std::uint64_t set_version_ = 0;  // of the newest bit that was set
   std::uint64_t saved_version_ = 0;
   std::optional<std::uint64_t> saving_version_;

@@ -197,8 +197,8 @@ TEST_F(CliCertificates, ABundleThatIsOldOrOfAnotherCaIsRefused) {
       "old.pem", make_bundle({authority.certificate, old.certificate, old.key}, "demo", "b"));
   expect_refused(on("b", {"node-join", "--from", path, "--force"}), "expired at 1970-01-01");
   const auto fresh = certify_node(authority, "demo", "b", validity_of(5, ::time(nullptr))).value();
-  path = havmd.write_file("foreign.pem",
-                   make_bundle({before.at("ca.pem"), fresh.certificate, fresh.key}, "demo", "b"));
+  path = havmd.write_file(
+      "foreign.pem", make_bundle({before.at("ca.pem"), fresh.certificate, fresh.key}, "demo", "b"));
   expect_refused(on("b", {"node-join", "--from", path, "--force"}), "not issued by the cluster CA");
   EXPECT_EQ(files("b"), before);
 }
