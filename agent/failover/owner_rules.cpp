@@ -52,6 +52,12 @@ Verdict hand_over(State& s) {
                    " did not take over in time: raise the epoch, which voids the word given",
                to_alone(s));
   }
+  if (!guest_is_gone && s.now - h.since > s.config.handover_timeout)
+    return wait(
+        "handing-over",
+        "the VM does not stop: " + s.config.partner +
+            " cannot take over while it may still write here; look at its QEMU process on " +
+            s.config.self);
   if (!guest_is_gone)
     return wait("handing-over", "stopping the VM before " + s.config.partner + " takes over");
   if (!h.persisted)

@@ -40,6 +40,7 @@ TEST_F(HandoverRuleTest, IsNeverCalledOffWhileTheGuestMayRun) {
       state.handover->flushed = flushed;
       const Verdict verdict = decide_owner(state);
       EXPECT_FALSE(verdict.decision.action.has_value()) << verdict.decision.kind;
+      EXPECT_NE(verdict.decision.reason.find("the VM does not stop"), std::string::npos);
       EXPECT_TRUE(state.handover.has_value());
     }
   }

@@ -154,9 +154,19 @@ bool PrimarySession::admit(const FrameHeader& header) const {
     case FrameType::sync_end_ok:
     case FrameType::sync_dirty:
       return core_.state() != SessionState::none;
-    default:
-      return false;
+    case FrameType::hello:
+    case FrameType::write:
+    case FrameType::zero:
+    case FrameType::flush:
+    case FrameType::read:
+    case FrameType::hash:
+    case FrameType::lease_request:
+    case FrameType::epoch:
+    case FrameType::sync_begin:
+    case FrameType::sync_end:
+      return false;  // the owner's to send
   }
+  return false;
 }
 
 void PrimarySession::on_frame(const FrameHeader& header, const Buffer& payload) {

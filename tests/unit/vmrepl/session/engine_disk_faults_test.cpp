@@ -77,6 +77,20 @@ class EngineDiskFaults : public EnginePair {
     EXPECT_NE(waiting.get(), 0) << "the guest of the old owner was told success";
     EXPECT_EQ(a.status()["record"]["state"], "inconsistent");
   }
+  // `operation` of the owner's disk fails under this request of the guest; later the disk is well.
+  void expect_not_the_guests(const std::string& operation, const std::string& request) {
+    put_errors_under(a, operation, "EIO");
+    start_live();
+    EXPECT_EQ(qemu_io(a, {"write -P 0x11 1M 64k", "flush"}), 0);
+    touch(fault);
+    auto waiting = guest(a, {request});
+    expect_failed(a);
+    EXPECT_TRUE(is_held(a, waiting));
+    expect_takeover(waiting);
+    std::filesystem::remove(fault);
+    grow(b, 3);
+    EXPECT_TRUE(same_images());
+  }
   // b's disk has failed: the guest waits for the shrink, b is no replica to start from.
   void expect_loss_of_b(std::future<int>& waiting) {
     a.wait_for_session("none");
@@ -116,17 +130,7 @@ TEST_F(EngineDiskFaults, WithoutAFaultAnNbdStoreIsLikeAFile) {
 // ---- the owner's disk ------------------------------------------------------------------------
 
 TEST_F(EngineDiskFaults, AWriteErrorOfTheOwnerIsNotTheGuests) {
-  put_errors_under(a, "write", "EIO");
-  start_live();
-  EXPECT_EQ(qemu_io(a, {"write -P 0x11 1M 64k", "flush"}), 0);
-  touch(fault);
-  auto waiting = guest(a, {"write -P 0x22 0 64k"});
-  expect_failed(a);
-  EXPECT_TRUE(is_held(a, waiting));
-  expect_takeover(waiting);
-  std::filesystem::remove(fault);
-  grow(b, 3);
-  EXPECT_TRUE(same_images());
+  expect_not_the_guests("write", "write -P 0x22 0 64k");
 }
 
 TEST_F(EngineDiskFaults, AWriteErrorOfALoneOwnerLeavesTheOnlyCopyTrusted) {
@@ -150,17 +154,7 @@ TEST_F(EngineDiskFaults, AWriteErrorOfALoneOwnerLeavesTheOnlyCopyTrusted) {
 }
 
 TEST_F(EngineDiskFaults, AReadErrorOfTheOwnerIsNotTheGuests) {
-  put_errors_under(a, "pread", "EIO");
-  start_live();
-  EXPECT_EQ(qemu_io(a, {"write -P 0x11 1M 64k", "flush"}), 0);
-  touch(fault);
-  auto waiting = guest(a, {"read -P 0x11 1M 64k"});
-  expect_failed(a);
-  EXPECT_TRUE(is_held(a, waiting));
-  expect_takeover(waiting);
-  std::filesystem::remove(fault);
-  grow(b, 3);
-  EXPECT_TRUE(same_images());
+  expect_not_the_guests("pread", "read -P 0x11 1M 64k");
 }
 
 TEST_F(EngineDiskFaults, AReadErrorInTheResyncMakesNoReplica) {

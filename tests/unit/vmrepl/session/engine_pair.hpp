@@ -30,6 +30,13 @@ class EnginePair : public testing::Test {
     a.start();
     b.start();
   }
+  // `a` is live at epoch 2 with random contents on both replicas.
+  void start_live_and_filled() {
+    start_pair();
+    serve(a, 1);
+    fill(a);
+    grow(a, 1);
+  }
   void TearDown() override {
     a.kill();
     b.kill();

@@ -17,10 +17,7 @@ class EngineResyncPauseTest : public EnginePair {
   void SetUp() override {
     HAVM_NEED_PROGRAM("qemu-io");
     HAVM_NEED_PROGRAM("nbdcopy");
-    start_pair();
-    serve(a, 1);
-    fill(a);
-    grow(a, 1);
+    start_live_and_filled();
     b.kill();
     a.wait_for_session("none");
     a.ok("shrink", {{"epoch", 3}});

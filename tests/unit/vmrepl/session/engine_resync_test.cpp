@@ -20,10 +20,7 @@ class EngineResyncTest : public EnginePair {
   void SetUp() override {
     HAVM_NEED_PROGRAM("qemu-io");
     HAVM_NEED_PROGRAM("nbdcopy");
-    start_pair();
-    serve(a, 1);
-    fill(a);
-    grow(a, 1);
+    start_live_and_filled();
   }
   static std::uint64_t resynced(EngineProcess& owner) {
     return owner.status()["sync"]["total_bytes"].get<std::uint64_t>();

@@ -53,10 +53,7 @@ class EngineSnapshotTest : public EnginePair {
     std::ofstream(image).close();
     std::filesystem::resize_file(image, plan.disk_bytes);
     b.config["disks"][0]["path"] = image;
-    start_pair();
-    serve(a, 1);
-    fill(a);
-    grow(a, 1);
+    start_live_and_filled();
     // Then the partner is away, and lacks 32 MiB.
     b.kill();
     a.wait_for_session("none");

@@ -47,10 +47,7 @@ class EngineTlsTest : public EnginePair {
 };
 
 TEST_F(EngineTlsTest, ReplicationOverTlsIsWhole) {
-  start_pair();
-  serve(a, 1);
-  fill(a);
-  grow(a, 1);
+  start_live_and_filled();
   EXPECT_EQ(qemu_io(a, {"write -P 1 0 8M", "write -P 2 5M 4k", "write -z 1M 1M", "flush"}), 0);
   EXPECT_EQ(qemu_io(a, {"read -P 2 5M 4k"}), 0);
   EXPECT_TRUE(same_images());

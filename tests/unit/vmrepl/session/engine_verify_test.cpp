@@ -43,10 +43,7 @@ class EngineVerifyTest : public EnginePair {
   void SetUp() override {
     HAVM_NEED_PROGRAM("qemu-io");
     HAVM_NEED_PROGRAM("nbdcopy");
-    start_pair();
-    serve(a, 1);
-    fill(a);
-    grow(a, 1);
+    start_live_and_filled();
   }
   // The status of a verify that was started and has ended.
   Json verify(bool repair = false, std::uint64_t rate = unhurried) {

@@ -1,46 +1,20 @@
 // A promise flushes everything and leaves nothing open: what a power cut takes after it was never
 // acked. A partner that took over and lost its power before it served must not be taken for one
 // that lacks something.
-#include <gtest/gtest.h>
-
-#include "vmrepl/session/secondary_core.hpp"
+#include "tests/unit/vmrepl/session/secondary_core_fixture.hpp"
 
 namespace havm {
 namespace {
 
 class PromiseAtRestTest : public testing::Test {
  protected:
-  PromiseAtRestTest() : record(first(), "boot-1") {}
-  static Record first() {
-    Record r;
-    r.vm = "web1";
-    r.vm_id = "id-1";
-    r.node = "b";
-    r.disks = {{"vda", 1 << 20}};
-    r.epoch = r.promised_epoch = Epoch(3);
+  PromiseAtRestTest() : record(in_sync(), "boot-1") {}
+  static Record in_sync() {
+    Record r = fresh_record();
     r.state = ReplicaState::uptodate;
     r.in_sync = InSync::both;
     r.generation = 7;
-    r.boot_id = "boot-1";
     return r;
-  }
-  static HelloContext context() {
-    HelloContext c;
-    c.vm = "web1";
-    c.vm_id = "id-1";
-    c.partner = "a";
-    c.disks = first().disks;
-    return c;
-  }
-  static Hello hello_at(std::uint64_t epoch) {
-    Hello h;
-    h.vm = "web1";
-    h.vm_id = "id-1";
-    h.node = "a";
-    h.epoch = Epoch(epoch);
-    h.session = SessionId(77);
-    h.disks = first().disks;
-    return h;
   }
   void promise(std::uint64_t epoch) {
     core.promise(Epoch(epoch), out);
@@ -54,7 +28,7 @@ class PromiseAtRestTest : public testing::Test {
   ReplicaRecord after_power_cut() { return ReplicaRecord(record.record(), "boot-2"); }
 
   ReplicaRecord record;
-  ReplicaMarks marks{{DirtyBitmap(1 << 20)}, ReplicaMarks::LogTable(4), 1};
+  ReplicaMarks marks{{DirtyBitmap(1 << 20), DirtyBitmap(1 << 16)}, ReplicaMarks::LogTable(4), 1};
   SecondaryCore core{context(), record, marks, from_ns(0)};
   SecondaryCore::Actions out;
 };
